@@ -1,0 +1,98 @@
+"""The handshake: one JSON text message each way after the WebSocket opened (``SPEC.md``, *Handshake*)."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from srrrs.protocol.errors import CloseCode, ProtocolError
+from srrrs.protocol.frames import optional_seconds, parse_object, text_member
+
+SUBPROTOCOL: Final = "srrrs.v1"
+"""The WebSocket subprotocol (RFC 6455, 1.9); a relay that does not take it cannot be talked to."""
+PATH: Final = "/tunnel"
+MAX_HANDSHAKE: Final = 16 * 1024
+"""Bytes of a handshake message."""
+VERSION: Final = 1
+
+RUN: Final = re.compile(r"[0-9a-f]{32}")
+INSTANCE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Agent to relay. ``heartbeat`` is the interval that the agent asks for, in seconds."""
+
+    run: str
+    instance: str
+    agent: str
+    heartbeat: float
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Relay to agent: the tunnel stands. ``heartbeat`` is the interval in force, in seconds."""
+
+    tunnel: str
+    heartbeat: float
+    domain: str
+    relay: str
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Relay to agent: no tunnel. ``retry`` tells whether it may heal by itself."""
+
+    code: str
+    message: str
+    retry: bool
+
+
+def encode(message: Hello | Welcome | Denied) -> bytes:
+    """The message as UTF-8 JSON."""
+    members = {"type": type(message).__name__.lower(), "version": VERSION, **asdict(message)}
+    return json.dumps(members, separators=(",", ":")).encode()
+
+
+def decode_hello(payload: bytes) -> Hello:
+    """What the agent said. :raises ProtocolError: it is no valid hello of this version."""
+    members = parse_object(payload)
+    if members.get("type") != "hello":
+        raise ProtocolError("the first message is no hello")
+    if members.get("version") != VERSION:
+        raise ProtocolError("an unknown version of the protocol", CloseCode.VERSION)
+    run, instance = text_member(members, "run"), text_member(members, "instance")
+    if not RUN.fullmatch(run):
+        raise ProtocolError("a run id that is not 32 hexadecimal digits")
+    if not INSTANCE.fullmatch(instance):
+        raise ProtocolError("an instance that is not 1 to 64 letters, digits, dots, _ or -")
+    heartbeat = optional_seconds(members, "heartbeat")
+    if not heartbeat:
+        raise ProtocolError("no heartbeat interval")
+    return Hello(run, instance, text_member(members, "agent", limit=128), heartbeat)
+
+
+def decode_answer(payload: bytes) -> Welcome | Denied:
+    """What the relay said. :raises ProtocolError: it is neither a welcome nor a denial."""
+    members = parse_object(payload)
+    if members.get("type") == "denied":
+        return Denied(
+            text_member(members, "code"),
+            text_member(members, "message"),
+            members.get("retry") is True,
+        )
+    if members.get("type") != "welcome":
+        raise ProtocolError("the relay's first message is neither a welcome nor a denial")
+    if members.get("version") != VERSION:
+        raise ProtocolError("an unknown version of the protocol", CloseCode.VERSION)
+    heartbeat = optional_seconds(members, "heartbeat")
+    if not heartbeat:
+        raise ProtocolError("no heartbeat interval")
+    return Welcome(
+        text_member(members, "tunnel"),
+        heartbeat,
+        text_member(members, "domain"),
+        text_member(members, "relay", limit=128),
+    )
