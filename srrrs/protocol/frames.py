@@ -110,14 +110,18 @@ class Goaway:
     edge_url: str | None = None
 
 
-ControlFrame: TypeAlias = Register | Registered | Refused | Withdraw | Withdrawn | Goaway
+ControlFrame: TypeAlias = (
+    Register | Registered | Refused | Withdraw | Withdrawn | Goaway
+)
 
 
 class FrameHandler(Protocol):
     """Whom the decoder calls, in the order of the bytes."""
 
     def data_received(self, stream_id: int, data: bytes) -> None: ...
-    def open_received(self, stream_id: int, service_id: int, window: int, visitor: str) -> None: ...
+    def open_received(
+        self, stream_id: int, service_id: int, window: int, visitor: str
+    ) -> None: ...
     def fin_received(self, stream_id: int) -> None: ...
     def reset_received(self, stream_id: int, code: int, reason: str) -> None: ...
     def window_received(self, stream_id: int, credit: int) -> None: ...
@@ -193,7 +197,10 @@ def encode_control(frame: ControlFrame) -> bytes:
     members: dict[str, Any]
     identifier = 0
     if isinstance(frame, Goaway):
-        kind, members = FrameType.GOAWAY, {"reason": frame.reason, "edge_url": frame.edge_url}
+        kind, members = (
+            FrameType.GOAWAY,
+            {"reason": frame.reason, "edge_url": frame.edge_url},
+        )
     else:
         identifier = frame.service_id
         if isinstance(frame, Register):
@@ -211,7 +218,10 @@ def encode_control(frame: ControlFrame) -> bytes:
         elif isinstance(frame, Withdraw):
             kind, members = FrameType.WITHDRAW, {}
         else:
-            kind, members = FrameType.WITHDRAWN, {"reason": _clip(frame.reason, MAX_TEXT)}
+            kind, members = (
+                FrameType.WITHDRAWN,
+                {"reason": _clip(frame.reason, MAX_TEXT)},
+            )
     members = {name: value for name, value in members.items() if value is not None}
     payload = json.dumps(members, separators=(",", ":")).encode()
     if len(payload) > MAX_CONTROL:
@@ -230,10 +240,20 @@ class FrameDecoder:
     :param max_data: payload bytes of one DATA frame; more is refused at its header.
     """
 
-    __slots__ = ("_handler", "_hold", "_max_data", "_receives", "_remaining", "_stream_id")
+    __slots__ = (
+        "_handler",
+        "_hold",
+        "_max_data",
+        "_receives",
+        "_remaining",
+        "_stream_id",
+    )
 
     def __init__(
-        self, handler: FrameHandler, receives: frozenset[FrameType], max_data: int = MAX_LENGTH
+        self,
+        handler: FrameHandler,
+        receives: frozenset[FrameType],
+        max_data: int = MAX_LENGTH,
     ) -> None:
         self._handler = handler
         self._receives = receives
@@ -338,7 +358,8 @@ def decode_control(kind: int, identifier: int, payload: bytes) -> ControlFrame:
     members = parse_object(payload)
     if kind == FrameType.GOAWAY:
         return Goaway(
-            text_member(members, "reason"), optional_text(members, "edge_url", limit=MAX_TEXT)
+            text_member(members, "reason"),
+            optional_text(members, "edge_url", limit=MAX_TEXT),
         )
     if not 0 < identifier <= MAX_ID:
         raise ProtocolError("a service id out of range")
@@ -348,7 +369,9 @@ def decode_control(kind: int, identifier: int, payload: bytes) -> ControlFrame:
             raise ProtocolError("a service name that is not a DNS label")
         if service_kind not in KINDS:
             raise ProtocolError("an unknown kind of service")
-        return Register(identifier, name, service_kind, optional_text(members, "asked", limit=253))
+        return Register(
+            identifier, name, service_kind, optional_text(members, "asked", limit=253)
+        )
     if kind == FrameType.REGISTERED:
         return Registered(identifier, text_member(members, "endpoint"))
     if kind == FrameType.REFUSED:
@@ -382,7 +405,9 @@ def text_member(members: dict[str, Any], name: str, limit: int = MAX_TEXT) -> st
     return value
 
 
-def optional_text(members: dict[str, Any], name: str, limit: int = MAX_TEXT) -> str | None:
+def optional_text(
+    members: dict[str, Any], name: str, limit: int = MAX_TEXT
+) -> str | None:
     """As :func:`text_member`, where the member may be missing or null."""
     return None if members.get(name) is None else text_member(members, name, limit)
 

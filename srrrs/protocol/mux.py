@@ -1,0 +1,440 @@
+"""The multiplexer: frames of streams inside the session. It knows nothing of reconnects."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol
+
+from srrrs.protocol import frames
+from srrrs.protocol.errors import (
+    CloseCode,
+    Overloaded,
+    ProtocolError,
+    ResetCode,
+    TunnelGone,
+)
+from srrrs.protocol.flow import BASE_WINDOW, OPENING_WINDOW, Budget, ReceiveWindow
+from srrrs.protocol.frames import ControlFrame, FrameDecoder, Goaway
+from srrrs.protocol.scheduler import QUANTUM, Scheduler
+from srrrs.protocol.stream import TRANSITIONS, Act, Input, Stream, StreamState
+
+MAX_BACKLOG: Final = 1 << 20
+"""Bytes of control frames that may wait for the carrier; a peer that makes us exceed it is dropped."""
+
+_OPEN, _REMOTE_DONE = StreamState.OPEN, StreamState.REMOTE_DONE
+
+
+class Role(Enum):
+    """Which end this is: the relay opens streams, the agent accepts them."""
+
+    RELAY = "relay"
+    AGENT = "agent"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The multiplexer's named caps."""
+
+    streams: int = 10_240
+    """Streams open at a time."""
+    window: int = 16 * 1024 * 1024
+    """Bytes that one stream's receive window may grow to."""
+    frame: int = 1024 * 1024
+    """Payload bytes of one DATA frame that this end takes."""
+    stream_queue: int = 256 * 1024
+    """Bytes queued on a stream at which its writer is paused."""
+    tunnel_queue: int = 4 * 1024 * 1024
+    """Bytes queued on all streams at which every writer is paused."""
+
+
+class MuxHandler(Protocol):
+    """Whom the multiplexer tells what concerns the tunnel as a whole."""
+
+    def stream_opened(self, stream: Stream) -> None:
+        """The peer opened a stream; set its ``handler`` or reset it, before returning."""
+
+    def control_received(self, frame: ControlFrame) -> None:
+        """A service frame or GOAWAY."""
+
+    def output_ready(self) -> None:
+        """There is something for :meth:`Multiplexer.take`, where there was nothing before."""
+
+
+class Multiplexer:
+    """One end's streams.
+
+    Bytes go in by :meth:`receive` and come out of :meth:`take`; the caller decides when and how
+    much. Not reentrant: handlers may write, finish, reset and open, but not call ``receive``.
+
+    :param budget: the tunnel's, for windows and queues.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        handler: MuxHandler,
+        limits: Limits,
+        budget: Budget,
+        rtt: float | None = None,
+    ) -> None:
+        self.role = role
+        self.limits = limits
+        self.rtt = rtt
+        self.streams: dict[int, Stream] = {}
+        self.queued = 0
+        self.goaway_sent = False
+        self.goaway_received = False
+        self.closed = False
+        self._handler = handler
+        self._budget = budget
+        receives = (
+            frames.RELAY_RECEIVES if role is Role.RELAY else frames.AGENT_RECEIVES
+        )
+        self._decoder = FrameDecoder(self, receives, limits.frame)
+        self._scheduler = Scheduler()
+        self._control: list[bytes] = []
+        self._control_size = 0
+        # Credit to grant, by stream id: coalesced until the next take, so bounded by the streams.
+        self._grants: dict[int, int] = {}
+        # Writers that were paused, in the order in which they are let on again.
+        self._held_back: deque[Stream] = deque()
+        self._saturated = False
+        self._last_id = 0
+        self._announced = False
+
+    # --- what comes from the peer -------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the session, cut anywhere.
+
+        :raises ProtocolError: the peer broke the protocol; the tunnel must end.
+        """
+        self._decoder.feed(data)
+
+    def data_received(self, stream_id: int, data: bytes) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._check_known(stream_id)
+            return
+        if stream.state is _REMOTE_DONE:
+            raise ProtocolError("DATA after FIN")
+        grant = stream.window.received(len(data))
+        if grant:
+            self._grant(stream_id, grant)
+        handler = stream.handler
+        if handler is not None:
+            handler.data_received(data)
+
+    def open_received(
+        self, stream_id: int, service_id: int, window: int, visitor: str
+    ) -> None:
+        if not 0 < stream_id <= frames.MAX_ID:
+            raise ProtocolError("a stream id out of range")
+        if stream_id in self.streams:
+            raise ProtocolError("OPEN of a stream that is open")
+        if not BASE_WINDOW <= window <= frames.MAX_WINDOW:
+            raise ProtocolError("OPEN with a window out of range")
+        self._last_id = max(self._last_id, stream_id)
+        if len(self.streams) >= self.limits.streams or not self._budget.reserve(
+            BASE_WINDOW
+        ):
+            self._queue(
+                frames.encode_reset(
+                    stream_id, ResetCode.OVERLOAD, "the agent is at its limit"
+                )
+            )
+            return
+        receive = ReceiveWindow(self._budget, BASE_WINDOW, self.limits.window)
+        stream = Stream(self, stream_id, service_id, visitor, window, receive)
+        self.streams[stream_id] = stream
+        self._handler.stream_opened(stream)
+        if stream.handler is None:
+            stream.reset(ResetCode.INTERNAL)
+
+    def fin_received(self, stream_id: int) -> None:
+        stream = self._step(stream_id, Input.RECV_FIN)
+        if stream is None:
+            return
+        handler = stream.handler
+        if handler is not None:
+            handler.fin_received()
+        # The handler may have ended the stream meanwhile; _remove is idempotent.
+        if stream.state is StreamState.CLOSED:
+            self._remove(stream, None, "")
+
+    def reset_received(self, stream_id: int, code: int, reason: str) -> None:
+        stream = self._step(stream_id, Input.RECV_RESET)
+        if stream is not None:
+            self._remove(stream, code, reason)
+
+    def window_received(self, stream_id: int, credit: int) -> None:
+        stream = self._step(stream_id, Input.RECV_WINDOW)
+        if stream is None:
+            return
+        if not credit or stream.credit + credit > frames.MAX_WINDOW:
+            raise ProtocolError("a WINDOW frame out of range")
+        stream.credit += credit
+        if stream.queued:
+            self._activate(stream)
+
+    def control_received(self, frame: ControlFrame) -> None:
+        if isinstance(frame, Goaway):
+            self.goaway_received = True
+        self._handler.control_received(frame)
+
+    def _step(self, stream_id: int, what: Input) -> Stream | None:
+        """Move the stream's state; ``None`` where the frame is to be ignored."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._check_known(stream_id)
+            return None
+        state, act = TRANSITIONS[stream.state, what]
+        if act is Act.ERROR:
+            raise ProtocolError(f"{what.value} while {stream.state.value}")
+        stream.state = state
+        return stream if act is Act.TAKE else None
+
+    def _check_known(self, stream_id: int) -> None:
+        if not 0 < stream_id <= self._last_id:
+            raise ProtocolError("a frame for a stream that was never opened")
+
+    # --- what the local side asks for ---------------------------------------------------------
+
+    def open(self, service_id: int, visitor: str) -> Stream:
+        """Open a stream to a service (relay only).
+
+        :raises Overloaded: a limit or the budget is used up.
+        :raises TunnelGone: the tunnel ended, or one end has said GOAWAY.
+        """
+        if self.closed or self.goaway_sent or self.goaway_received:
+            raise TunnelGone
+        if len(self.streams) >= self.limits.streams:
+            raise Overloaded("too many streams on this tunnel")
+        if self._budget.reserve_elastic(OPENING_WINDOW):
+            window = OPENING_WINDOW
+        elif self._budget.reserve(BASE_WINDOW):
+            window = BASE_WINDOW
+        else:
+            raise Overloaded("the memory budget is used up")
+        stream_id = self._next_id()
+        receive = ReceiveWindow(self._budget, window, max(self.limits.window, window))
+        stream = Stream(self, stream_id, service_id, visitor, BASE_WINDOW, receive)
+        self.streams[stream_id] = stream
+        self._queue(frames.encode_open(stream_id, service_id, window, visitor))
+        if self._saturated:
+            self._hold_back(stream)
+        return stream
+
+    def _next_id(self) -> int:
+        # Ids rise and wrap; 2**31 streams lie between an id and its reuse, far more than a late
+        # frame of the old stream can outlive.
+        candidate = self._last_id
+        while True:
+            candidate = candidate % frames.MAX_ID + 1
+            if candidate not in self.streams:
+                break
+        self._last_id = (
+            max(self._last_id, candidate) if candidate > self._last_id else candidate
+        )
+        return candidate
+
+    def send_control(self, frame: ControlFrame) -> None:
+        """Queue a service frame or GOAWAY."""
+        if isinstance(frame, Goaway):
+            self.goaway_sent = True
+        self._queue(frames.encode_control(frame))
+
+    def write(self, stream: Stream, data: bytes) -> None:
+        """Queue data of a stream (called by it)."""
+        size = len(data)
+        stream.queue.append(data)
+        stream.queued += size
+        self.queued += size
+        self._budget.charge(size)
+        if stream.credit and not stream.active:
+            self._activate(stream)
+        if stream.queued >= self.limits.stream_queue:
+            self._hold_back(stream)
+        if not self._saturated and self._is_saturated():
+            self._saturated = True
+            for each in list(self.streams.values()):
+                self._hold_back(each)
+
+    def finish(self, stream: Stream) -> None:
+        """Queue a FIN (called by the stream)."""
+        if not stream.queued:
+            self._activate(stream)
+
+    def reset(self, stream: Stream, code: ResetCode, reason: str) -> None:
+        """End a stream at once (called by it)."""
+        stream.state = StreamState.CLOSED
+        self._queue(frames.encode_reset(stream.id, code, reason))
+        self._remove(stream, code, reason)
+
+    def consumed(self, stream: Stream, size: int, now: float) -> None:
+        """Credit what the local side has taken (called by the stream)."""
+        grant = stream.window.consumed(size, now, self.rtt)
+        if grant and stream.state in (_OPEN, StreamState.LOCAL_DONE):
+            self._grant(stream.id, grant)
+
+    def close(self, code: ResetCode, reason: str) -> None:
+        """The tunnel ends: every stream is told, nothing more is sent."""
+        self.closed = True
+        self._control.clear()
+        self._control_size = 0
+        self._grants.clear()
+        for stream in list(self.streams.values()):
+            stream.state = StreamState.CLOSED
+            self._remove(stream, code, reason)
+
+    # --- what goes to the peer ----------------------------------------------------------------
+
+    @property
+    def has_output(self) -> bool:
+        """Whether :meth:`take` would give anything."""
+        return bool(self._control or self._grants or self._scheduler)
+
+    def take(self, size: int) -> tuple[list[bytes | memoryview], int]:
+        """Up to about ``size`` bytes for the wire, as whole frames: the chunks and their total.
+
+        Control frames come first and are always given whole.
+        """
+        out: list[bytes | memoryview] = []
+        total = 0
+        if self._control:
+            out.extend(self._control)
+            total = self._control_size
+            self._control.clear()
+            self._control_size = 0
+        if self._grants:
+            for stream_id, grant in self._grants.items():
+                out.append(frames.encode_window(stream_id, grant))
+            total += 12 * len(self._grants)
+            self._grants.clear()
+        scheduler = self._scheduler
+        while total < size:
+            stream = scheduler.next()
+            if stream is None:
+                break
+            total += self._serve(stream, min(QUANTUM, max(size - total, 1)), out)
+        self._announced = self.has_output
+        if self._held_back:
+            self._let_on()
+        return out, total
+
+    def _serve(
+        self, stream: Stream, allowed: int, out: list[bytes | memoryview]
+    ) -> int:
+        """Give a stream its turn: one DATA frame of at most ``allowed`` bytes, and FIN when due."""
+        if stream.state not in (_OPEN, _REMOTE_DONE):
+            return 0
+        total = 0
+        length = min(allowed, stream.credit, stream.queued)
+        if length > 0:
+            out.append(frames.encode_header(0, stream.id, length))
+            queue = stream.queue
+            left = length
+            while left:
+                chunk = queue[0]
+                if len(chunk) <= left:
+                    left -= len(chunk)
+                    out.append(queue.popleft())
+                else:
+                    view = memoryview(chunk)
+                    out.append(view[:left])
+                    queue[0] = view[left:]
+                    left = 0
+            stream.credit -= length
+            stream.queued -= length
+            self.queued -= length
+            self._budget.release(length)
+            total = length + frames.HEADER_SIZE
+        if stream.queued:
+            if stream.credit:
+                self._scheduler.requeue(stream)
+        elif stream.fin_queued:
+            out.append(frames.encode_fin(stream.id))
+            total += frames.HEADER_SIZE
+            stream.state, _ = TRANSITIONS[stream.state, Input.SEND_FIN]
+            if stream.state is StreamState.CLOSED:
+                self._remove(stream, None, "")
+        return total
+
+    # --- within -------------------------------------------------------------------------------
+
+    def _announce(self) -> None:
+        if not self._announced and not self.closed:
+            self._announced = True
+            self._handler.output_ready()
+
+    def _activate(self, stream: Stream) -> None:
+        self._scheduler.activate(stream)
+        self._announce()
+
+    def _queue(self, frame: bytes) -> None:
+        if self.closed:
+            return
+        self._control.append(frame)
+        self._control_size += len(frame)
+        if self._control_size > MAX_BACKLOG:
+            raise ProtocolError(
+                "the peer does not read what it asks for", CloseCode.LIMIT
+            )
+        self._announce()
+
+    def _grant(self, stream_id: int, grant: int) -> None:
+        self._grants[stream_id] = self._grants.get(stream_id, 0) + grant
+        self._announce()
+
+    def _is_saturated(self) -> bool:
+        if self.queued >= self.limits.tunnel_queue:
+            return True
+        # A tunnel that holds little may always go on, or a full budget could never drain.
+        return self.queued >= self.limits.stream_queue and self._budget.exhausted
+
+    def _hold_back(self, stream: Stream) -> None:
+        if not stream.held_back:
+            stream.held_back = True
+            self._held_back.append(stream)
+            if stream.handler is not None:
+                stream.handler.pause_sending()
+
+    def _let_on(self) -> None:
+        """Resume paused writers, the longest paused first, as far as there is room for each."""
+        limits = self.limits
+        if self._saturated:
+            if self.queued > limits.tunnel_queue // 2 or self._is_saturated():
+                return
+            self._saturated = False
+        room = limits.tunnel_queue - self.queued
+        for _ in range(len(self._held_back)):
+            if room <= 0:
+                return
+            stream = self._held_back.popleft()
+            if stream.state is StreamState.CLOSED or not stream.held_back:
+                continue
+            if stream.queued > limits.stream_queue // 2:
+                self._held_back.append(stream)
+                continue
+            room -= limits.stream_queue
+            stream.held_back = False
+            if stream.handler is not None:
+                stream.handler.resume_sending()
+
+    def _remove(self, stream: Stream, code: int | None, reason: str) -> None:
+        """Forget a closed stream and tell its handler, once."""
+        if self.streams.get(stream.id) is not stream:
+            return
+        del self.streams[stream.id]
+        self._grants.pop(stream.id, None)
+        stream.queue.clear()
+        self.queued -= stream.queued
+        self._budget.release(stream.queued)
+        stream.queued = 0
+        stream.window.close()
+        if stream.handler is not None:
+            stream.handler.stream_closed(code, reason)
+        if self._held_back and not self._saturated and stream.held_back:
+            stream.held_back = False
