@@ -23,6 +23,9 @@ from srrrs.protocol.stream import TRANSITIONS, Act, Input, Stream, StreamState
 MAX_BACKLOG: Final = 1 << 20
 """Bytes of control frames that may wait for the carrier; a peer that makes us exceed it is dropped."""
 
+MIN_DATA: Final = 4096
+"""Bytes of a DATA frame below which the room left for a message is exceeded instead."""
+
 _OPEN, _REMOTE_DONE = StreamState.OPEN, StreamState.REMOTE_DONE
 
 
@@ -112,6 +115,8 @@ class Multiplexer:
         :raises ProtocolError: the peer broke the protocol; the tunnel must end.
         """
         self._decoder.feed(data)
+        if self._control_size > MAX_BACKLOG:
+            raise ProtocolError("the peer does not read what it asks for", CloseCode.LIMIT)
 
     def data_received(self, stream_id: int, data: bytes) -> None:
         stream = self.streams.get(stream_id)
@@ -212,14 +217,15 @@ class Multiplexer:
             raise TunnelGone
         if len(self.streams) >= self.limits.streams:
             raise Overloaded("too many streams on this tunnel")
-        if self._budget.reserve_elastic(OPENING_WINDOW):
-            window = OPENING_WINDOW
+        opening = min(OPENING_WINDOW, self.limits.window)
+        if opening > BASE_WINDOW and self._budget.reserve_elastic(opening):
+            window = opening
         elif self._budget.reserve(BASE_WINDOW):
             window = BASE_WINDOW
         else:
             raise Overloaded("the memory budget is used up")
         stream_id = self._next_id()
-        receive = ReceiveWindow(self._budget, window, max(self.limits.window, window))
+        receive = ReceiveWindow(self._budget, window, self.limits.window)
         stream = Stream(self, stream_id, service_id, visitor, BASE_WINDOW, receive)
         self.streams[stream_id] = stream
         self._queue(frames.encode_open(stream_id, service_id, window, visitor))
@@ -318,7 +324,7 @@ class Multiplexer:
             stream = scheduler.next()
             if stream is None:
                 break
-            total += self._serve(stream, min(QUANTUM, max(size - total, 1)), out)
+            total += self._serve(stream, min(QUANTUM, max(size - total, MIN_DATA)), out)
         self._announced = self.has_output
         if self._held_back:
             self._let_on()
@@ -358,6 +364,8 @@ class Multiplexer:
             out.append(frames.encode_fin(stream.id))
             total += frames.HEADER_SIZE
             stream.state, _ = TRANSITIONS[stream.state, Input.SEND_FIN]
+            if stream.handler is not None:
+                stream.handler.fin_sent()
             if stream.state is StreamState.CLOSED:
                 self._remove(stream, None, "")
         return total
@@ -413,7 +421,7 @@ class Multiplexer:
             if room <= 0:
                 return
             stream = self._held_back.popleft()
-            if stream.state is StreamState.CLOSED or not stream.held_back:
+            if not stream.held_back:
                 continue
             if stream.queued > limits.stream_queue // 2:
                 self._held_back.append(stream)
@@ -436,5 +444,7 @@ class Multiplexer:
         stream.window.close()
         if stream.handler is not None:
             stream.handler.stream_closed(code, reason)
-        if self._held_back and not self._saturated and stream.held_back:
+        if stream.held_back:
             stream.held_back = False
+            if len(self._held_back) > 2 * len(self.streams) + 64:
+                self._held_back = deque(each for each in self._held_back if each.held_back)

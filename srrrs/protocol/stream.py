@@ -93,6 +93,9 @@ class StreamHandler(Protocol):
     def fin_received(self) -> None:
         """The peer sends no more."""
 
+    def fin_sent(self) -> None:
+        """Our FIN, and so all that was written, went to the carrier."""
+
     def stream_closed(self, code: int | None, reason: str) -> None:
         """The end: both FINs (``code`` is None) or a reset by the peer, the tunnel or us."""
 

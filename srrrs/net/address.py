@@ -1,0 +1,38 @@
+"""A visitor's address as text in OPEN, and back (``SPEC.md``, *OPEN*)."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+
+
+def visitor_text(address: IAddress) -> str:
+    """``ADDRESS PORT``; ``-`` for a visitor without an IP address (a UNIX socket)."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        return f"{address.host.partition('%')[0]} {address.port}"
+    return "-"
+
+
+def visitor_address(text: str) -> IAddress:
+    """The address that :func:`visitor_text` wrote; anything odd reads as an unnamed UNIX socket."""
+    host, _, port = text.partition(" ")
+    try:
+        ip = ip_address(host)
+        number = int(port)
+    except ValueError:
+        return UNIXAddress(None)
+    if not 0 <= number < 65536:
+        return UNIXAddress(None)
+    kind = IPv4Address if ip.version == 4 else IPv6Address
+    return kind("TCP", str(ip), number)
+
+
+def format_address(address: IAddress) -> str:
+    """An address for a log line."""
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    return "a local socket"
