@@ -82,6 +82,7 @@ class Channel:
         self._paused = False
         self._fin_waits = False
         self._fin_delivered = False
+        self._fin_sent = False
         # Set once the stream is over; told to the protocol when all held data is delivered.
         self._end: Failure | None = None
         self._lost = False
@@ -119,9 +120,10 @@ class Channel:
         self._deliver_held()
 
     def fin_sent(self) -> None:
+        self._fin_sent = True
         if self.disconnecting:
             self._finish(Failure(ConnectionDone()))
-            if self.stream.handler is self and not self._fin_waits:
+            if not self._fin_waits and self._end is None:
                 self._linger = self.clock.callLater(LINGER, self._linger_over)
         elif self._half_closeable and not self._lost:
             self._call("writeConnectionLost")
@@ -214,13 +216,13 @@ class Channel:
             return
         self._lost = True
         self.disconnecting = True
-        self._stop_producer()
         self._drop_held()
         if self.protocol is not None:
             try:
                 self.protocol.connectionLost(reason)
             except Exception:
                 self._log.failure("a protocol's connectionLost failed on a stream")
+        self._stop_producer()
 
     def _linger_over(self) -> None:
         self._linger = None
@@ -241,13 +243,11 @@ class Channel:
         """Close once everything written has gone out."""
         if self.disconnecting:
             return
-        already_finished = self.stream.fin_queued
         self.disconnecting = True
         self._drop_held()
         if self._end is not None:
             self._finish(self._end)
-        elif already_finished:
-            # Both directions are over for the local side: nothing is left to wait for.
+        elif self._fin_sent:
             self.fin_sent()
         else:
             self.stream.finish()

@@ -101,6 +101,7 @@ class Splice(Protocol):
         if self._gone:
             return
         self._write_done = True
+        self.channel.unregisterProducer()
         self._unregister()
         self.transport.loseConnection()  # type: ignore[union-attr]
         if self._deadline is None and not self._gone:
@@ -111,6 +112,7 @@ class Splice(Protocol):
         if self._gone:
             return
         self._write_done = self._read_done = True
+        self.channel.unregisterProducer()
         self._unregister()
         abort = getattr(self.transport, "abortConnection", None)
         if abort is not None:

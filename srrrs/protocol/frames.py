@@ -278,8 +278,7 @@ class FrameDecoder:
         while pos < end:
             if remaining:
                 stop = pos + remaining
-                if stop > end:
-                    stop = end
+                stop = min(stop, end)
                 remaining -= stop - pos
                 # Recorded before the call: the handler may raise and the caller may look.
                 self._remaining = remaining

@@ -1,0 +1,1 @@
+"""Thin Twisted adapters over :mod:`srrrs.protocol`."""

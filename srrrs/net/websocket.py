@@ -1,0 +1,564 @@
+"""The production carrier: a WebSocket, through Autobahn, which nothing else imports.
+
+Autobahn does the opening handshake, control frames and the closing handshake. A message that
+carries session bytes is handed on as it arrives, never collected; our own messages are written as
+one frame. Autobahn's timers use the global reactor, so its timeouts are off and ours stand in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from struct import Struct
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from autobahn.twisted.websocket import (
+    WebSocketClientFactory,
+    WebSocketClientProtocol,
+    WebSocketServerFactory,
+    WebSocketServerProtocol,
+)
+from autobahn.websocket.protocol import WebSocketProtocol
+from autobahn.websocket.types import ConnectionDeny
+from autobahn.websocket.xormasker import create_xor_masker
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from srrrs._version import __version__
+from srrrs.net.carrier import ICarrier, ICarrierHandler
+from srrrs.protocol import handshake
+from srrrs.protocol.errors import CloseCode, ProtocolError
+from srrrs.protocol.handshake import Denied, Hello, Welcome
+from srrrs.protocol.session import Kind
+
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that the peer has for the closing handshake before the connection is aborted."""
+HANDSHAKE_TIMEOUT: Final = 10.0
+"""Seconds from the connection to the end of our handshake, unless an option says otherwise."""
+MAX_ANSWER_HEAD: Final = 16 * 1024
+"""Bytes of a relay's answer to the opening handshake."""
+MAX_MESSAGE: Final = 64 * 1024 * 1024
+"""Payload bytes of one WebSocket frame; it is never collected, so this only bounds nonsense."""
+
+_ACK = Struct("!BQ")
+_LENGTH_16 = Struct("!BBH")
+_LENGTH_64 = Struct("!BBQ")
+_OPEN = WebSocketProtocol.STATE_OPEN
+
+
+class Denial(Exception):
+    """An agent is turned away before the upgrade: an HTTP status and a line for people."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status} {message}")
+        self.status = status
+        self.message = message
+
+
+class HandshakeDenied(Exception):
+    """The relay turned the agent away after the upgrade."""
+
+    def __init__(self, denied: Denied) -> None:
+        super().__init__(denied.message)
+        self.denied = denied
+
+
+class HandshakeFailed(Exception):
+    """What answered is no relay, or not one that we can talk to."""
+
+
+class _NoLog:
+    """Autobahn logs heads, the Authorization header among them: it gets no logger."""
+
+    def _drop(self, *_: object, **__: object) -> None:
+        pass
+
+    debug = info = warn = warning = error = critical = failure = trace = emit = _drop
+
+
+@implementer(ICarrier)
+class _Carrier:
+    """What the two ends share; a mixin over Autobahn's protocols."""
+
+    log = _NoLog()
+    _log = Logger()
+
+    transport: Any
+    factory: Any
+    state: int
+    clock: IReactorTime
+    peer: Any  # Autobahn sets a text first; `connectionMade` puts the address in its place.
+    heard_at = 0.0
+
+    _handler: ICarrierHandler | None = None
+    _masked = False
+    _paused = False
+    _registered = False
+    _close_call: IDelayedCall | None = None
+    _handshake_call: IDelayedCall | None = None
+    _pong_waits: bytes | None = None
+    _told: tuple[int | None, str] | None = None
+    _over = False
+    # The message being received: is it binary, its kind, and what of it is collected.
+    _binary = False
+    _kind: int | None = None
+    _collected = b""
+
+    # --- ICarrier -----------------------------------------------------------------------------------
+
+    def start(self, handler: ICarrierHandler) -> None:
+        self._handler = handler
+        self._cancel_handshake()
+        if self._over:
+            handler.carrier_lost(*(self._told or (None, "the connection was lost")))
+        elif self._paused:
+            handler.pause_writing()
+
+    def send(self, chunks: Sequence[bytes | memoryview], size: int) -> None:
+        self._send_binary([b"\0", *chunks], size + 1)
+
+    def send_ack(self, count: int) -> None:
+        self._send_binary([_ACK.pack(Kind.ACK, count)], _ACK.size)
+
+    def ping(self, payload: bytes) -> None:
+        self.sendPing(payload)  # type: ignore[attr-defined]
+
+    def close(self, code: int, reason: str) -> None:
+        if self._over:
+            return
+        self._told = self._told or (None, reason)
+        if self.state == _OPEN:
+            self.sendClose(code, reason)  # type: ignore[attr-defined]
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        if not self._over:
+            self._unregister()
+            self.transport.abortConnection()
+
+    def say(self, message: Hello | Welcome | Denied) -> None:
+        """Send a handshake message."""
+        if self.state == _OPEN:
+            self.sendMessage(handshake.encode(message))  # type: ignore[attr-defined]
+
+    def _send_binary(self, chunks: list[bytes | memoryview], size: int) -> None:
+        if self.state != _OPEN:
+            return
+        mask = 0x80 if self._masked else 0
+        if size < 126:
+            head = bytes((0x82, mask | size))
+        elif size < 65536:
+            head = _LENGTH_16.pack(0x82, mask | 126, size)
+        else:
+            head = _LENGTH_64.pack(0x82, mask | 127, size)
+        if mask:
+            # Unpredictable (RFC 6455, 10.3), which Autobahn's own choice is not.
+            key = os.urandom(4)
+            masked = create_xor_masker(key, size).process(b"".join(chunks))
+            self.transport.writeSequence((head, key, masked))
+        else:
+            self.transport.writeSequence((head, *chunks))
+
+    # --- from the transport ---------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        super().connectionMade()  # type: ignore[misc]
+        self.peer = self.transport.getPeer()
+        self.heard_at = self.clock.seconds()
+        self._handshake_call = self.clock.callLater(
+            self.factory.handshake_timeout, self._handshake_expired
+        )
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard_at = self.clock.seconds()
+        self._dataReceived(data)  # type: ignore[attr-defined]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._over = True
+        self._cancel_handshake()
+        if self._close_call is not None:
+            self._close_call.cancel()
+            self._close_call = None
+        super().connectionLost(reason)  # type: ignore[misc]
+        code = getattr(self, "remoteCloseCode", None)
+        if self._told is None or code is not None:
+            text = getattr(self, "remoteCloseReason", None)
+            self._told = (code, text or reason.getErrorMessage())
+        self._lost(*self._told, reason)
+
+    def _lost(self, code: int | None, reason: str, failure: Failure) -> None:
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.carrier_lost(code, reason)
+
+    # --- producer, for the transport --------------------------------------------------------------------
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        if self._handler is not None:
+            self._handler.pause_writing()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if self._pong_waits is not None:
+            payload, self._pong_waits = self._pong_waits, None
+            self.sendPong(payload)  # type: ignore[attr-defined]
+        if self._handler is not None:
+            self._handler.resume_writing()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; ``connectionLost`` says the rest."""
+
+    def _unregister(self) -> None:
+        # A TLS transport with a registered producer does not close.
+        if self._registered:
+            self._registered = False
+            self.transport.unregisterProducer()
+
+    # --- Autobahn's callbacks ---------------------------------------------------------------------------
+
+    def onOpen(self) -> None:
+        self._registered = True
+        self.transport.registerProducer(self, True)
+        self.opened()
+
+    def opened(self) -> None:
+        """The WebSocket stands."""
+
+    def handshake_message(self, payload: bytes) -> None:
+        """The peer's handshake message."""
+
+    def onPing(self, payload: bytes) -> None:
+        # A peer that pings and does not read must not fill our buffer: one answer waits.
+        if self._paused:
+            self._pong_waits = payload
+        else:
+            self.sendPong(payload)  # type: ignore[attr-defined]
+
+    def onPong(self, payload: bytes) -> None:
+        if self._handler is not None:
+            self._handler.ponged(payload)
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        self._binary = isBinary
+        self._kind = None
+        self._collected = b""
+        if isBinary is (self._handler is None):
+            kind = "a binary message during" if isBinary else "a text message after"
+            self.fail(ProtocolError(f"{kind} the handshake"))
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        # Autobahn counts on these.
+        self.frame_length = length
+        self.frame_data: list[bytes] = []
+        if length > (MAX_MESSAGE if self._binary else handshake.MAX_HANDSHAKE):
+            self.fail(ProtocolError("a message that is too long", CloseCode.LIMIT))
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        if not payload or self.state != _OPEN:
+            return
+        handler = self._handler
+        if handler is None:
+            if len(self._collected) + len(payload) > handshake.MAX_HANDSHAKE:
+                self.fail(ProtocolError("a handshake that is too long", CloseCode.LIMIT))
+            else:
+                self._collected += payload
+            return
+        if self._kind is None:
+            self._kind = payload[0]
+            payload = payload[1:]
+        if self._kind == Kind.SESSION:
+            if payload:
+                handler.session_data(payload)
+        elif self._kind == Kind.ACK:
+            self._collected += payload
+            if len(self._collected) > 8:
+                self.fail(ProtocolError("an acknowledgement that is too long"))
+
+    def onMessageFrameEnd(self) -> None:
+        self.frame_data = []
+
+    def onMessageEnd(self) -> None:
+        if self.state != _OPEN:
+            return
+        handler = self._handler
+        if handler is None:
+            if not self._binary:
+                payload, self._collected = self._collected, b""
+                try:
+                    self.handshake_message(payload)
+                except ProtocolError as error:
+                    self.fail(error)
+        elif self._kind == Kind.ACK:
+            if len(self._collected) != 8:
+                self.fail(ProtocolError("an acknowledgement that is too short"))
+            else:
+                handler.ack_received(int.from_bytes(self._collected, "big"))
+
+    def sendCloseFrame(self, *args: Any, **kwargs: Any) -> None:
+        # Every close goes through here, Autobahn's own too: none may last for ever.
+        self._unregister()
+        super().sendCloseFrame(*args, **kwargs)  # type: ignore[misc]
+        if self._close_call is None and not self._over:
+            self._close_call = self.clock.callLater(CLOSE_TIMEOUT, self._close_expired)
+
+    def dropConnection(self, abort: bool = False) -> None:
+        self._unregister()
+        super().dropConnection(abort)  # type: ignore[misc]
+        if self._close_call is None and not self._over:
+            self._close_call = self.clock.callLater(CLOSE_TIMEOUT, self._close_expired)
+
+    def unregisterProducer(self) -> None:
+        self._unregister()
+
+    # --- within -------------------------------------------------------------------------------------------
+
+    def fail(self, error: ProtocolError) -> None:
+        """The peer broke the protocol: close with the code, and say so."""
+        self._log.warn(
+            "the peer at {peer} broke the protocol: {reason}", peer=self.peer, reason=error.reason
+        )
+        self._told = (error.code, error.reason)
+        self.close(error.code, error.reason)
+
+    def _handshake_expired(self) -> None:
+        self._handshake_call = None
+        self._told = (CloseCode.HANDSHAKE_TIMEOUT, "the handshake took too long")
+        if self.state == _OPEN:
+            self.close(CloseCode.HANDSHAKE_TIMEOUT, "the handshake took too long")
+        else:
+            self.abort()
+
+    def _cancel_handshake(self) -> None:
+        if self._handshake_call is not None:
+            self._handshake_call.cancel()
+            self._handshake_call = None
+
+    def _close_expired(self) -> None:
+        self._close_call = None
+        self.abort()
+
+
+_OPTIONS: Final = {
+    "openHandshakeTimeout": 0,
+    "closeHandshakeTimeout": 0,
+    "autoPingInterval": 0,
+    "failByDrop": False,
+    "echoCloseCodeReason": False,
+    "tcpNoDelay": True,
+}
+
+
+# --- the relay's end ---------------------------------------------------------------------------------
+
+
+class RelayCarrier(_Carrier, WebSocketServerProtocol):
+    """The relay's end of a WebSocket; :meth:`answer` ends the handshake."""
+
+    identity: Any = None
+
+    def onConnect(self, request: Any) -> str:
+        if handshake.SUBPROTOCOL not in request.protocols:
+            raise ConnectionDeny(400, f"this relay speaks {handshake.SUBPROTOCOL} only")
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        try:
+            self.identity = self.factory.authorize(
+                token.strip() if scheme.lower() == "bearer" else None, self.transport.getPeer()
+            )
+        except Denial as denial:
+            raise ConnectionDeny(denial.status, denial.message) from None
+        return handshake.SUBPROTOCOL
+
+    def sendHttpErrorResponse(
+        self, code: int, reason: str, responseHeaders: Sequence[tuple[str, str]] | None = None
+    ) -> None:
+        body = f"{reason}\n".encode()
+        lines = [
+            f"HTTP/1.1 {code} {_REASONS.get(code, 'Error')}",
+            "Content-Type: text/plain; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        ]
+        if code == 401:
+            lines.append('WWW-Authenticate: Bearer realm="srrrs"')
+        lines += [f"{name}: {value}" for name, value in responseHeaders or ()]
+        self.sendData("\r\n".join([*lines, "", ""]).encode() + body)
+
+    def handshake_message(self, payload: bytes) -> None:
+        hello = handshake.decode_hello(payload)
+        self.factory.greet(self, self.identity, hello)
+
+    def answer(self, message: Welcome | Denied) -> None:
+        """Answer the hello. After a denial the carrier closes; after a welcome, start it."""
+        self.say(message)
+        if isinstance(message, Denied):
+            self._cancel_handshake()
+            self.close(1000, message.code)
+
+
+_REASONS: Final = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    405: "Method Not Allowed",
+    426: "Upgrade Required",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
+}
+
+
+class RelayCarrierFactory(WebSocketServerFactory):  # type: ignore[misc]
+    """Makes the relay's end of each agent's WebSocket.
+
+    :param authorize: from the bearer token (or ``None``) and the peer's address to an identity;
+        raises :class:`Denial`.
+    :param greet: given the carrier, that identity and the hello, calls ``carrier.answer`` and, after
+        a welcome, ``tunnel.attach(carrier, …)``.
+    :param handshake_timeout: seconds.
+    """
+
+    protocol = RelayCarrier
+    log = _NoLog()
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        authorize: Callable[[str | None, IAddress], Any],
+        greet: Callable[[RelayCarrier, Any, Hello], None],
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        super().__init__(
+            protocols=[handshake.SUBPROTOCOL], server=f"srrrs/{__version__}", reactor=reactor
+        )
+        self.setProtocolOptions(webStatus=False, versions=[13], serveFlashSocketPolicy=False, **_OPTIONS)
+        self.clock = reactor
+        self.authorize = authorize
+        self.greet = greet
+        self.handshake_timeout = handshake_timeout
+
+    def buildProtocol(self, addr: IAddress | None) -> RelayCarrier:
+        carrier = RelayCarrier()
+        carrier.factory = self
+        carrier.clock = self.clock
+        return carrier
+
+
+# --- the agent's end ---------------------------------------------------------------------------------
+
+
+class AgentCarrier(_Carrier, WebSocketClientProtocol):
+    """The agent's end of a WebSocket.
+
+    ``welcomed`` fires with ``(carrier, Welcome)``, or errs with :class:`Denial` (an HTTP status),
+    :class:`HandshakeDenied`, :class:`HandshakeFailed` or the connection's failure. Cancelling it
+    aborts the connection.
+    """
+
+    _masked = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.welcomed: Deferred[tuple[AgentCarrier, Welcome]] = Deferred(lambda _: self.abort())
+        self._failure: Exception | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.state == WebSocketProtocol.STATE_CONNECTING:
+            head = self.data + data
+            if len(head) > MAX_ANSWER_HEAD and b"\r\n\r\n" not in head[:MAX_ANSWER_HEAD]:
+                self._failure = HandshakeFailed("the answer's head is too long")
+                self.abort()
+                return
+        super().dataReceived(data)
+
+    def onConnect(self, response: Any) -> None:
+        if response.protocol != handshake.SUBPROTOCOL:
+            self._failure = HandshakeFailed(f"it does not speak {handshake.SUBPROTOCOL}")
+            raise self._failure
+
+    def failHandshake(self, reason: str) -> None:
+        words = (getattr(self, "http_status_line", None) or "").split(None, 2)
+        if self._failure is None:
+            if len(words) > 1 and words[1].isdigit() and words[1] != "101":
+                text = words[2] if len(words) > 2 and words[2].isprintable() else ""
+                self._failure = Denial(int(words[1]), text[:100])
+            else:
+                self._failure = HandshakeFailed("what answers there is no relay")
+        super().failHandshake(reason)
+
+    def opened(self) -> None:
+        self.say(self.factory.hello)
+
+    def handshake_message(self, payload: bytes) -> None:
+        answer = handshake.decode_answer(payload)
+        if isinstance(answer, Denied):
+            self._failure = HandshakeDenied(answer)
+            self.close(1000, "")
+            return
+        if not self.welcomed.called:
+            self.welcomed.callback((self, answer))
+            if self._handler is None:
+                self.abort()  # Nobody took it.
+
+    def fail(self, error: ProtocolError) -> None:
+        if self._failure is None:
+            self._failure = HandshakeFailed(error.reason)
+        super().fail(error)
+
+    def _lost(self, code: int | None, reason: str, failure: Failure) -> None:
+        if not self.welcomed.called:
+            if self._failure is None and self._told is not None and code is not None:
+                self._failure = HandshakeFailed(reason)
+            self.welcomed.errback(failure if self._failure is None else Failure(self._failure))
+        super()._lost(code, reason, failure)
+
+
+class AgentCarrierFactory(WebSocketClientFactory):  # type: ignore[misc]
+    """Makes the agent's end; connect it to an endpoint, then wait for ``protocol.welcomed``.
+
+    ``welcomed``'s first callback must start the carrier (``tunnel.attach``), or it is aborted.
+
+    :param url: the edge URL, ``ws:`` or ``wss:``.
+    :param token: the secret, sent as a bearer token (RFC 6750, 2.1).
+    """
+
+    protocol = AgentCarrier
+    log = _NoLog()
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        url: str,
+        token: str,
+        hello: Hello,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        parts = urlsplit(url)
+        if not parts.path or parts.path == "/":
+            url = parts._replace(path=handshake.PATH).geturl()
+        super().__init__(
+            url,
+            protocols=[handshake.SUBPROTOCOL],
+            useragent=f"srrrs/{__version__}",
+            headers={"Authorization": f"Bearer {token}"},
+            reactor=reactor,
+        )
+        self.setProtocolOptions(serverConnectionDropTimeout=0, version=18, **_OPTIONS)
+        self.clock = reactor
+        self.hello = hello
+        self.handshake_timeout = handshake_timeout
+
+    def buildProtocol(self, addr: IAddress | None) -> AgentCarrier:
+        carrier = AgentCarrier()
+        carrier.factory = self
+        carrier.clock = self.clock
+        return carrier
