@@ -133,7 +133,7 @@ class _Carrier:
             return
         self._told = self._told or (None, reason)
         if self.state == _OPEN:
-            self.sendClose(code, reason)  # type: ignore[attr-defined]
+            self.sendClose(int(code), reason)  # type: ignore[attr-defined]
         else:
             self.abort()
 
@@ -163,7 +163,7 @@ class _Carrier:
             masked = create_xor_masker(key, size).process(b"".join(chunks))
             self.transport.writeSequence((head, key, masked))
         else:
-            self.transport.writeSequence((head, *chunks))
+            self.transport.write(b"".join((head, *chunks)))
 
     # --- from the transport ---------------------------------------------------------------------------
 
