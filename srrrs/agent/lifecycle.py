@@ -1,0 +1,94 @@
+"""The agent's lifecycle as a table: what each input means in each state.
+
+::
+
+    IDLE ─start─▶ DIALLING ─welcomed─▶ CONNECTED ─lost─▶ WAITING ─due─▶ DIALLING …
+                     └──────failed──────────────────────▶┘
+    any ─stop─▶ STOPPING ─(the dial or the tunnel has ended, or the deadline is due)─▶ STOPPED
+
+Pure: :class:`srrrs.agent.service.Agent` carries the actions out.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+
+class State(Enum):
+    """Where the agent is."""
+
+    IDLE = "idle"
+    DIALLING = "dialling"
+    CONNECTED = "connected"
+    WAITING = "waiting"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class Input(Enum):
+    """What can happen to an agent."""
+
+    START = "told to start"
+    STOP = "told to stop"
+    WELCOMED = "the relay accepted the tunnel"
+    FAILED = "the dial failed"
+    LOST = "the tunnel ended"
+    DUE = "the timer of this state ran out"
+
+
+class Action(Enum):
+    """What the agent does beside taking the new state."""
+
+    DIAL = "dial the relay"
+    ATTACH = "take the tunnel into use and register the services"
+    DISCARD = "abort a tunnel that nobody waits for any more"
+    SCHEDULE = "set the timer for the next dial"
+    UNSCHEDULE = "drop the timer"
+    CANCEL_DIAL = "give the dial up and set the deadline for stopping"
+    CLOSE = "withdraw the services, close the tunnel and set the deadline for stopping"
+    ABORT = "end whatever is left, now"
+    FINISH = "tell whoever waits for the end"
+    REFUSE = "raise: starting is not possible while stopping"
+
+
+_S, _I, _A = State, Input, Action
+TRANSITIONS: Final[dict[tuple[State, Input], tuple[State, tuple[Action, ...]]]] = {
+    (_S.IDLE, _I.START): (_S.DIALLING, (_A.DIAL,)),
+    (_S.IDLE, _I.STOP): (_S.STOPPED, (_A.FINISH,)),
+    (_S.IDLE, _I.WELCOMED): (_S.IDLE, (_A.DISCARD,)),
+    (_S.IDLE, _I.FAILED): (_S.IDLE, ()),
+    (_S.IDLE, _I.LOST): (_S.IDLE, ()),
+    (_S.IDLE, _I.DUE): (_S.IDLE, ()),
+    (_S.DIALLING, _I.START): (_S.DIALLING, ()),
+    (_S.DIALLING, _I.STOP): (_S.STOPPING, (_A.CANCEL_DIAL,)),
+    (_S.DIALLING, _I.WELCOMED): (_S.CONNECTED, (_A.ATTACH,)),
+    (_S.DIALLING, _I.FAILED): (_S.WAITING, (_A.SCHEDULE,)),
+    (_S.DIALLING, _I.LOST): (_S.DIALLING, ()),
+    (_S.DIALLING, _I.DUE): (_S.DIALLING, ()),
+    (_S.CONNECTED, _I.START): (_S.CONNECTED, ()),
+    (_S.CONNECTED, _I.STOP): (_S.STOPPING, (_A.CLOSE,)),
+    (_S.CONNECTED, _I.WELCOMED): (_S.CONNECTED, (_A.DISCARD,)),
+    (_S.CONNECTED, _I.FAILED): (_S.CONNECTED, ()),
+    (_S.CONNECTED, _I.LOST): (_S.WAITING, (_A.SCHEDULE,)),
+    (_S.CONNECTED, _I.DUE): (_S.CONNECTED, ()),
+    (_S.WAITING, _I.START): (_S.WAITING, ()),
+    (_S.WAITING, _I.STOP): (_S.STOPPED, (_A.UNSCHEDULE, _A.FINISH)),
+    (_S.WAITING, _I.WELCOMED): (_S.WAITING, (_A.DISCARD,)),
+    (_S.WAITING, _I.FAILED): (_S.WAITING, ()),
+    (_S.WAITING, _I.LOST): (_S.WAITING, ()),
+    (_S.WAITING, _I.DUE): (_S.DIALLING, (_A.DIAL,)),
+    (_S.STOPPING, _I.START): (_S.STOPPING, (_A.REFUSE,)),
+    (_S.STOPPING, _I.STOP): (_S.STOPPING, ()),
+    # The welcome won the race against the cancellation.
+    (_S.STOPPING, _I.WELCOMED): (_S.STOPPED, (_A.DISCARD, _A.UNSCHEDULE, _A.FINISH)),
+    (_S.STOPPING, _I.FAILED): (_S.STOPPED, (_A.UNSCHEDULE, _A.FINISH)),
+    (_S.STOPPING, _I.LOST): (_S.STOPPED, (_A.UNSCHEDULE, _A.FINISH)),
+    (_S.STOPPING, _I.DUE): (_S.STOPPED, (_A.ABORT, _A.FINISH)),
+    (_S.STOPPED, _I.START): (_S.DIALLING, (_A.DIAL,)),
+    (_S.STOPPED, _I.STOP): (_S.STOPPED, (_A.FINISH,)),
+    (_S.STOPPED, _I.WELCOMED): (_S.STOPPED, (_A.DISCARD,)),
+    (_S.STOPPED, _I.FAILED): (_S.STOPPED, ()),
+    (_S.STOPPED, _I.LOST): (_S.STOPPED, ()),
+    (_S.STOPPED, _I.DUE): (_S.STOPPED, ()),
+}

@@ -1,0 +1,455 @@
+"""The services that an agent publishes: what was asked of the relay, and what it answered.
+
+The agent opens nothing that is not in here and registered: an OPEN that names any other id is
+reset, whatever a relay asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from srrrs.agent.backends import IBackend
+from srrrs.net.backoff import SLOW_BASE, SLOW_CAP, Backoff
+from srrrs.protocol.errors import ResetCode
+from srrrs.protocol.frames import (
+    KINDS,
+    SERVICE_NAME,
+    ControlFrame,
+    Refused,
+    Register,
+    Registered,
+    Withdraw,
+    Withdrawn,
+)
+
+#: Seconds that the relay has to confirm a withdrawal before the agent takes it for done.
+WITHDRAW_TIMEOUT: Final = 5.0
+#: Waits between repeated registrations of a refused service: first and highest ceiling, seconds.
+RETRY_BASE: Final = 2.0
+RETRY_CAP: Final = 60.0
+#: Highest wait that a relay's `retry` is believed to, seconds.
+RETRY_MAX: Final = 3600.0
+
+
+class Phase(Enum):
+    """Where a service is."""
+
+    OFFLINE = "no tunnel"
+    ASKED = "asked"
+    REGISTERED = "registered"
+    REFUSED = "refused for good on this tunnel"
+    WAITING = "refused or lost; asked again later"
+    SUSPENDING = "withdrawn because the agent stops; unconfirmed"
+    WITHDRAWING = "withdrawn because it was removed; unconfirmed"
+    REMOVED = "removed"
+
+
+class Input(Enum):
+    """What can happen to a service."""
+
+    UP = "a tunnel stands"
+    DOWN = "the tunnel ended"
+    REGISTERED = "the relay provides it"
+    REFUSED = "the relay refuses it for good"
+    DEFERRED = "the relay refuses it for now"
+    WITHDRAWN = "the relay provides it no longer"
+    DUE = "the timer of this phase ran out"
+    SUSPEND = "the agent stops"
+    REMOVE = "removed by its owner"
+
+
+class Action(Enum):
+    """What the registry does beside noting the new phase."""
+
+    ASK = "send Register"
+    ANNOUNCE = "tell that it is ready"
+    COMPLAIN = "tell that it is refused"
+    REPORT_LOSS = "tell that the relay withdrew it"
+    SCHEDULE = "set the timer for asking again"
+    WITHDRAW = "send Withdraw and set the deadline for its answer"
+    SETTLE = "drop the timer"
+    FORGET = "drop it, and tell whoever waits for that"
+
+
+_P, _I, _A = Phase, Input, Action
+_ANY_ANSWER = (_I.REGISTERED, _I.REFUSED, _I.DEFERRED, _I.WITHDRAWN)
+TRANSITIONS: Final[dict[tuple[Phase, Input], tuple[Phase, tuple[Action, ...]]]] = {
+    (_P.OFFLINE, _I.UP): (_P.ASKED, (_A.ASK,)),
+    (_P.OFFLINE, _I.DOWN): (_P.OFFLINE, ()),
+    **{(_P.OFFLINE, answer): (_P.OFFLINE, ()) for answer in _ANY_ANSWER},
+    (_P.OFFLINE, _I.DUE): (_P.OFFLINE, ()),
+    (_P.OFFLINE, _I.SUSPEND): (_P.OFFLINE, ()),
+    (_P.OFFLINE, _I.REMOVE): (_P.REMOVED, (_A.FORGET,)),
+    (_P.ASKED, _I.UP): (_P.ASKED, ()),
+    (_P.ASKED, _I.DOWN): (_P.OFFLINE, ()),
+    (_P.ASKED, _I.REGISTERED): (_P.REGISTERED, (_A.ANNOUNCE,)),
+    (_P.ASKED, _I.REFUSED): (_P.REFUSED, (_A.COMPLAIN,)),
+    (_P.ASKED, _I.DEFERRED): (_P.WAITING, (_A.SCHEDULE, _A.COMPLAIN)),
+    (_P.ASKED, _I.WITHDRAWN): (_P.WAITING, (_A.SCHEDULE, _A.REPORT_LOSS)),
+    (_P.ASKED, _I.DUE): (_P.ASKED, ()),
+    (_P.ASKED, _I.SUSPEND): (_P.SUSPENDING, (_A.WITHDRAW,)),
+    (_P.ASKED, _I.REMOVE): (_P.WITHDRAWING, (_A.WITHDRAW,)),
+    (_P.REGISTERED, _I.UP): (_P.REGISTERED, ()),
+    (_P.REGISTERED, _I.DOWN): (_P.OFFLINE, ()),
+    (_P.REGISTERED, _I.REGISTERED): (_P.REGISTERED, (_A.ANNOUNCE,)),
+    (_P.REGISTERED, _I.REFUSED): (_P.REFUSED, (_A.COMPLAIN,)),
+    (_P.REGISTERED, _I.DEFERRED): (_P.WAITING, (_A.SCHEDULE, _A.COMPLAIN)),
+    (_P.REGISTERED, _I.WITHDRAWN): (_P.WAITING, (_A.SCHEDULE, _A.REPORT_LOSS)),
+    (_P.REGISTERED, _I.DUE): (_P.REGISTERED, ()),
+    (_P.REGISTERED, _I.SUSPEND): (_P.SUSPENDING, (_A.WITHDRAW,)),
+    (_P.REGISTERED, _I.REMOVE): (_P.WITHDRAWING, (_A.WITHDRAW,)),
+    (_P.REFUSED, _I.UP): (_P.REFUSED, ()),
+    (_P.REFUSED, _I.DOWN): (_P.OFFLINE, ()),
+    **{(_P.REFUSED, answer): (_P.REFUSED, ()) for answer in _ANY_ANSWER},
+    (_P.REFUSED, _I.DUE): (_P.REFUSED, ()),
+    (_P.REFUSED, _I.SUSPEND): (_P.OFFLINE, ()),
+    (_P.REFUSED, _I.REMOVE): (_P.REMOVED, (_A.FORGET,)),
+    (_P.WAITING, _I.UP): (_P.WAITING, ()),
+    (_P.WAITING, _I.DOWN): (_P.OFFLINE, (_A.SETTLE,)),
+    **{(_P.WAITING, answer): (_P.WAITING, ()) for answer in _ANY_ANSWER},
+    (_P.WAITING, _I.DUE): (_P.ASKED, (_A.ASK,)),
+    (_P.WAITING, _I.SUSPEND): (_P.OFFLINE, (_A.SETTLE,)),
+    (_P.WAITING, _I.REMOVE): (_P.REMOVED, (_A.SETTLE, _A.FORGET)),
+    (_P.SUSPENDING, _I.UP): (_P.SUSPENDING, ()),
+    (_P.SUSPENDING, _I.DOWN): (_P.OFFLINE, (_A.SETTLE,)),
+    # The answer to Register may cross Withdraw.
+    (_P.SUSPENDING, _I.REGISTERED): (_P.SUSPENDING, ()),
+    (_P.SUSPENDING, _I.REFUSED): (_P.OFFLINE, (_A.SETTLE,)),
+    (_P.SUSPENDING, _I.DEFERRED): (_P.OFFLINE, (_A.SETTLE,)),
+    (_P.SUSPENDING, _I.WITHDRAWN): (_P.OFFLINE, (_A.SETTLE,)),
+    (_P.SUSPENDING, _I.DUE): (_P.OFFLINE, ()),
+    (_P.SUSPENDING, _I.SUSPEND): (_P.SUSPENDING, ()),
+    (_P.SUSPENDING, _I.REMOVE): (_P.WITHDRAWING, ()),
+    (_P.WITHDRAWING, _I.UP): (_P.WITHDRAWING, ()),
+    (_P.WITHDRAWING, _I.DOWN): (_P.REMOVED, (_A.SETTLE, _A.FORGET)),
+    (_P.WITHDRAWING, _I.REGISTERED): (_P.WITHDRAWING, ()),
+    (_P.WITHDRAWING, _I.REFUSED): (_P.REMOVED, (_A.SETTLE, _A.FORGET)),
+    (_P.WITHDRAWING, _I.DEFERRED): (_P.REMOVED, (_A.SETTLE, _A.FORGET)),
+    (_P.WITHDRAWING, _I.WITHDRAWN): (_P.REMOVED, (_A.SETTLE, _A.FORGET)),
+    (_P.WITHDRAWING, _I.DUE): (_P.REMOVED, (_A.FORGET,)),
+    (_P.WITHDRAWING, _I.SUSPEND): (_P.WITHDRAWING, ()),
+    (_P.WITHDRAWING, _I.REMOVE): (_P.WITHDRAWING, ()),
+    **{(_P.REMOVED, each): (_P.REMOVED, ()) for each in Input},
+}
+
+_UNCONFIRMED = frozenset({Phase.SUSPENDING, Phase.WITHDRAWING})
+
+
+class ServiceRefused(Exception):
+    """The relay does not provide a service, and asking again cannot help.
+
+    :ivar service: its name.
+    :ivar code: the relay's word for the cause.
+    :ivar message: the relay's sentence for people.
+    """
+
+    def __init__(self, service: str, code: str, message: str) -> None:
+        super().__init__(f"{service}: {message}")
+        self.service = service
+        self.code = code
+        self.message = message
+
+
+class ServiceRemoved(Exception):
+    """The service was removed before the relay provided it."""
+
+
+class ServiceObserver(Protocol):
+    """Whom the registry tells what people want to know."""
+
+    def ready(self, service: PublishedService) -> None: ...
+    def refused(
+        self, service: PublishedService, code: str, message: str, retry: float | None
+    ) -> None: ...
+    def withdrawn(self, service: PublishedService, reason: str) -> None: ...
+
+
+class PublishedService:
+    """One service of an agent.
+
+    :ivar name: unique in the agent; a DNS label.
+    :ivar kind: ``http``, ``tcp`` or ``ssh``.
+    :ivar asked: the public name asked for, or None.
+    :ivar backend: who serves its streams.
+    :ivar phase: where it is.
+    :ivar endpoint: its public URL while registered, else None.
+    """
+
+    def __init__(
+        self, name: str, kind: str, asked: str | None, backend: IBackend, backoff: Backoff
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.asked = asked
+        self.backend = backend
+        self.phase = Phase.OFFLINE
+        self.endpoint: str | None = None
+        self.service_id = 0
+        self._backoff = backoff
+        self._retry: float | None = None
+        self._refusal: ServiceRefused | None = None
+        self._told: tuple[str, str] | None = None
+        self._timer: IDelayedCall | None = None
+        self._registered: list[Deferred[str]] = []
+        self._removed: list[Deferred[None]] = []
+
+    def __repr__(self) -> str:
+        return f"<PublishedService {self.name} ({self.kind}) {self.phase.name.lower()}>"
+
+    def when_registered(self) -> Deferred[str]:
+        """Fires with the public URL once the relay provides the service.
+
+        Errbacks with :exc:`ServiceRefused` when asking again cannot help, and with
+        :exc:`ServiceRemoved` when it is removed first. Cancellable.
+        """
+        if self.endpoint is not None:
+            return succeed(self.endpoint)
+        if self.phase is Phase.REFUSED and self._refusal is not None:
+            return fail(self._refusal)
+        if self.phase is Phase.REMOVED:
+            return fail(ServiceRemoved(self.name))
+        waiter: Deferred[str] = Deferred(lambda d: _discard(self._registered, d))
+        self._registered.append(waiter)
+        return waiter
+
+
+class Services:
+    """The registry of an agent's services, over any number of tunnels one after another.
+
+    :param clock: for waits and deadlines.
+    :param random: gives floats in [0, 1), for jitter.
+    :param observer: is told of what people want to know.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, random: Callable[[], float], observer: ServiceObserver
+    ) -> None:
+        self._clock = clock
+        self._random = random
+        self._observer = observer
+        self._by_name: dict[str, PublishedService] = {}
+        # Ids are never used twice in an agent's life: what still names an older one is unknown.
+        self._by_id: dict[int, PublishedService] = {}
+        self._last_id = 0
+        self._send: Callable[[ControlFrame], None] | None = None
+        self._suspended: list[Deferred[None]] = []
+
+    def __iter__(self) -> Iterator[PublishedService]:
+        return iter(list(self._by_name.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def get(self, name: str) -> PublishedService | None:
+        """The service of that name, or None."""
+        return self._by_name.get(name)
+
+    def add(self, name: str, kind: str, backend: IBackend, asked: str | None) -> PublishedService:
+        """Publish one more service, at once if a tunnel stands.
+
+        :raises ValueError: the name is taken in this agent or is no DNS label, or the kind is
+            unknown.
+        """
+        if not SERVICE_NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r} is no service name: 1 to 63 of a-z, 0-9 and -, none at an end"
+            )
+        if kind not in KINDS:
+            raise ValueError(f"{kind!r} is no kind of service: {', '.join(sorted(KINDS))}")
+        if name in self._by_name:
+            raise ValueError(f"two services are named {name!r}: give one of them another name")
+        backoff = Backoff(
+            self._random,
+            base=RETRY_BASE,
+            cap=RETRY_CAP,
+            slow_base=SLOW_BASE,
+            slow_cap=SLOW_CAP,
+        )
+        service = PublishedService(name, kind, asked, backend, backoff)
+        self._by_name[name] = service
+        backend.started()
+        if self._send is not None:
+            self._input(service, Input.UP)
+        return service
+
+    def remove(self, name: str) -> Deferred[None]:
+        """Withdraw a service; fires when the relay has confirmed it or can no longer.
+
+        Its running streams go on. :raises KeyError: no such service.
+        """
+        service = self._by_name[name]
+        waiter: Deferred[None] = Deferred()
+        service._removed.append(waiter)
+        self._input(service, Input.REMOVE)
+        return waiter
+
+    # --- the tunnel -----------------------------------------------------------------------------
+
+    def up(self, send: Callable[[ControlFrame], None]) -> None:
+        """A tunnel stands: register everything over ``send``."""
+        self._send = send
+        for service in self:
+            self._input(service, Input.UP)
+
+    def down(self) -> None:
+        """The tunnel has ended, and every public address with it."""
+        self._send = None
+        for service in self:
+            self._input(service, Input.DOWN)
+
+    def suspend(self) -> Deferred[None]:
+        """Withdraw everything that is registered, keeping it for the next tunnel.
+
+        Fires once the relay has confirmed, can no longer, or :data:`WITHDRAW_TIMEOUT` is over.
+        """
+        waiter: Deferred[None] = Deferred(lambda d: _discard(self._suspended, d))
+        self._suspended.append(waiter)
+        for service in self:
+            self._input(service, Input.SUSPEND)
+        self._check_suspended()
+        return waiter
+
+    def received(self, frame: ControlFrame) -> None:
+        """An answer of the relay. What names an unknown id answers something long withdrawn."""
+        if not isinstance(frame, Registered | Refused | Withdrawn):
+            return
+        service = self._by_id.get(frame.service_id)
+        if service is None:
+            self._log.debug("answer for an unknown service: {frame}", frame=frame)
+            return
+        if isinstance(frame, Registered):
+            service._told = None
+            service._backoff.reset()
+            if service.phase in (Phase.ASKED, Phase.REGISTERED):
+                service.endpoint = frame.endpoint
+            self._input(service, Input.REGISTERED)
+            return
+        if isinstance(frame, Refused):
+            service._retry = frame.retry
+            service._refusal = ServiceRefused(service.name, frame.code, frame.message)
+            self._input(service, Input.REFUSED if frame.retry is None else Input.DEFERRED)
+            return
+        service._retry = None
+        service._refusal = ServiceRefused(service.name, "withdrawn", frame.reason)
+        self._input(service, Input.WITHDRAWN)
+
+    def opened(self, channel: Any, service_id: int) -> None:
+        """A visitor came: hand the stream to the service's backend, or reset it."""
+        service = self._by_id.get(service_id)
+        if service is None or service.phase is not Phase.REGISTERED:
+            if service is not None and service.phase in _UNCONFIRMED:
+                channel.reset(ResetCode.WITHDRAWN, "the service was withdrawn")
+            else:
+                channel.reset(ResetCode.UNKNOWN_SERVICE, "no such service")
+            return
+        service.backend.connect(channel)
+
+    # --- within ---------------------------------------------------------------------------------
+
+    def _input(self, service: PublishedService, event: Input) -> None:
+        before = service.phase
+        service.phase, actions = TRANSITIONS[before, event]
+        if before is Phase.REGISTERED and service.phase is not Phase.REGISTERED:
+            service.endpoint = None
+        if service.phase in (Phase.OFFLINE, Phase.REFUSED, Phase.WAITING, Phase.REMOVED):
+            self._by_id.pop(service.service_id, None)
+        for action in actions:
+            _ACTIONS[action](self, service)
+        if before is Phase.SUSPENDING:
+            self._check_suspended()
+
+    def _ask(self, service: PublishedService) -> None:
+        service._timer = None
+        self._last_id += 1
+        service.service_id = self._last_id
+        self._by_id[service.service_id] = service
+        self._transmit(Register(service.service_id, service.name, service.kind, service.asked))
+
+    def _announce(self, service: PublishedService) -> None:
+        assert service.endpoint is not None
+        self._observer.ready(service)
+        waiters, service._registered = service._registered, []
+        for waiter in waiters:
+            waiter.callback(service.endpoint)
+
+    def _complain(self, service: PublishedService) -> None:
+        refusal = service._refusal
+        assert refusal is not None
+        # A refusal that only repeats itself, on a retry or on the next tunnel, is told once.
+        if service._told != (refusal.code, refusal.message):
+            service._told = (refusal.code, refusal.message)
+            self._observer.refused(service, refusal.code, refusal.message, service._retry)
+        if service.phase is Phase.REFUSED:
+            waiters, service._registered = service._registered, []
+            for waiter in waiters:
+                waiter.errback(refusal)
+
+    def _report_loss(self, service: PublishedService) -> None:
+        assert service._refusal is not None
+        self._observer.withdrawn(service, service._refusal.message)
+
+    def _schedule(self, service: PublishedService) -> None:
+        if service._retry is None:
+            delay = service._backoff.next_slow()
+        else:
+            delay = min(max(service._retry, 0.0), RETRY_MAX) + service._backoff.next()
+        service._timer = self._clock.callLater(delay, self._due, service)
+
+    def _withdraw(self, service: PublishedService) -> None:
+        service._timer = self._clock.callLater(WITHDRAW_TIMEOUT, self._due, service)
+        self._transmit(Withdraw(service.service_id))
+
+    def _due(self, service: PublishedService) -> None:
+        service._timer = None
+        self._input(service, Input.DUE)
+
+    def _settle(self, service: PublishedService) -> None:
+        timer, service._timer = service._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _forget(self, service: PublishedService) -> None:
+        self._by_name.pop(service.name, None)
+        service.backend.stopped()
+        registered, service._registered = service._registered, []
+        removed, service._removed = service._removed, []
+        for waiter in registered:
+            waiter.errback(ServiceRemoved(service.name))
+        for ended in removed:
+            ended.callback(None)
+
+    def _transmit(self, frame: ControlFrame) -> None:
+        if self._send is not None:
+            self._send(frame)
+
+    def _check_suspended(self) -> None:
+        if any(service.phase is Phase.SUSPENDING for service in self._by_name.values()):
+            return
+        waiters, self._suspended = self._suspended, []
+        for waiter in waiters:
+            waiter.callback(None)
+
+
+_ACTIONS: Final[dict[Action, Callable[[Services, PublishedService], None]]] = {
+    Action.ASK: Services._ask,
+    Action.ANNOUNCE: Services._announce,
+    Action.COMPLAIN: Services._complain,
+    Action.REPORT_LOSS: Services._report_loss,
+    Action.SCHEDULE: Services._schedule,
+    Action.WITHDRAW: Services._withdraw,
+    Action.SETTLE: Services._settle,
+    Action.FORGET: Services._forget,
+}
+
+
+def _discard(waiters: list[Deferred[Any]], waiter: Deferred[Any]) -> None:
+    if waiter in waiters:
+        waiters.remove(waiter)

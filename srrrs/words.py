@@ -1,0 +1,19 @@
+"""The words for what happens to a tunnel and its services: the same in the agent's lines, in
+``--json``, in the relay's log and in counters."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Word(StrEnum):
+    """A change of state, named once for every place that shows it."""
+
+    CONNECTED = "connected"  #: the relay accepted this tunnel
+    DISCONNECTED = "disconnected"  #: the tunnel ended
+    RETRYING = "retrying"  #: a dial failed; another follows
+    READY = "ready"  #: a service has its public address
+    REFUSED = "refused"  #: the relay does not provide a service
+    WITHDRAWN = "withdrawn"  #: a service has lost its public address
+    DRAINING = "draining"  #: the relay asked the agent to go elsewhere
+    STOPPED = "stopped"  #: the agent ended because it was told to
