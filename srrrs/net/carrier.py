@@ -11,8 +11,8 @@ from zope.interface import Attribute, Interface
 class ICarrier(Interface):
     """Moves session bytes and acknowledgements to the peer, and can break."""
 
-    peer: IAddress = Attribute("Where the other end is, as seen from here.")  # type: ignore[assignment]
-    heard_at: float = Attribute("When the last byte arrived, in the clock's seconds.")  # type: ignore[assignment]
+    peer: IAddress = Attribute("Where the other end is, as seen from here.")
+    heard_at: float = Attribute("When the last byte arrived, in the clock's seconds.")
 
     def start(handler: ICarrierHandler) -> None:
         """The handshake is done: from now on tell ``handler``."""

@@ -94,16 +94,16 @@ class Channel:
         self._linger: IDelayedCall | None = None
         stream.handler = self
 
-    # --- attaching ------------------------------------------------------------------------------
+    # --- attaching ----------------------------------------------------------------------
 
     def attach(self, protocol: IProtocol) -> None:
-        """Give the stream its protocol; what arrived before is delivered after ``makeConnection``."""
+        """Give the stream its protocol; what arrived before comes after ``makeConnection``."""
         self.protocol = protocol
         self._half_closeable = IHalfCloseableProtocol.providedBy(protocol)
         protocol.makeConnection(self)
         self._deliver_held()
 
-    # --- from the stream (StreamHandler) ----------------------------------------------------------
+    # --- from the stream (StreamHandler) ------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         if self._paused or self._held or self.protocol is None:
@@ -162,7 +162,7 @@ class Channel:
             self._producer_paused = False
             self._producer.resumeProducing()
 
-    # --- delivery ---------------------------------------------------------------------------------
+    # --- delivery -----------------------------------------------------------------------
 
     def _deliver(self, data: bytes) -> None:
         protocol = self.protocol
@@ -228,7 +228,7 @@ class Channel:
         self._linger = None
         self.stream.reset(ResetCode.CANCEL, "closed")
 
-    # --- ITransport -------------------------------------------------------------------------------
+    # --- ITransport ---------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
         if not isinstance(data, bytes):
@@ -272,10 +272,10 @@ class Channel:
             self._finish(Failure(ConnectionAborted()))
         self.stream.reset(code, reason)
 
-    def getPeer(self) -> IAddress:
+    def getPeer(self) -> IAddress:  # type: ignore[override]
         return self.visitor
 
-    def getHost(self) -> IAddress:
+    def getHost(self) -> IAddress:  # type: ignore[override]
         return self._host
 
     def getTcpNoDelay(self) -> bool:
@@ -290,7 +290,7 @@ class Channel:
     def setTcpKeepAlive(self, enabled: bool) -> None:
         """The tunnel's heartbeats keep every stream alive."""
 
-    # --- IConsumer --------------------------------------------------------------------------------
+    # --- IConsumer ----------------------------------------------------------------------
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         if self._producer is not None:
@@ -330,7 +330,7 @@ class Channel:
             if self._producer is not None and not self.stream.held_back:
                 self._pull_soon()
 
-    # --- IPushProducer ----------------------------------------------------------------------------
+    # --- IPushProducer ------------------------------------------------------------------
 
     def pauseProducing(self) -> None:
         self._paused = True

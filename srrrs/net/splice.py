@@ -1,4 +1,4 @@
-"""A local connection and a channel, joined: bytes, half-closes, resets and backpressure both ways."""
+"""A local connection and a channel, joined: bytes, half-closes, resets, backpressure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from srrrs.net.channel import Channel
 
 CLOSE_TIMEOUT: Final = 120.0
-"""Seconds that a closed local connection has to take its last buffered bytes, before it is aborted."""
+"""Seconds that a closed local connection has to take its last bytes before it is aborted."""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -56,7 +56,7 @@ class Splice(Protocol):
         self.channel.registerProducer(transport, True)
         self.channel.attach(_FarSide(self))
 
-    # --- from the local connection ----------------------------------------------------------------
+    # --- from the local connection ------------------------------------------------------
 
     def dataReceived(self, data: bytes) -> None:
         self.channel.write(data)
@@ -83,7 +83,7 @@ class Splice(Protocol):
         else:
             self.channel.reset(ResetCode.CANCEL, "the connection was lost")
 
-    # --- from the channel -------------------------------------------------------------------------
+    # --- from the channel ---------------------------------------------------------------
 
     def finish(self) -> None:
         """The far side sends no more."""

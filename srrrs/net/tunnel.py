@@ -104,7 +104,7 @@ class Tunnel:
         self._closed_waiters: list[Deferred[None]] = []
         self._carrier_gone = False
 
-    # --- for the relay and the agent ----------------------------------------------------------------
+    # --- for the relay and the agent ----------------------------------------------------
 
     @property
     def peer(self) -> IAddress | None:
@@ -147,8 +147,12 @@ class Tunnel:
 
         Errs with :class:`TunnelEnded` where the tunnel ends first.
         """
-        waiter: Deferred[float] = Deferred(lambda _: self._pings.pop(payload, None))
         payload = b""
+
+        def forget(_: Deferred[float]) -> None:
+            self._pings.pop(payload, None)
+
+        waiter: Deferred[float] = Deferred(forget)
         if self.ended is not None or self._carrier is None or len(self._pings) >= MAX_PINGS:
             waiter.errback(TunnelEnded("the tunnel cannot be asked"))
             return waiter
@@ -179,7 +183,7 @@ class Tunnel:
             self._closed_waiters.append(waiter)
         return waiter
 
-    # --- from the carrier -----------------------------------------------------------------------------
+    # --- from the carrier ---------------------------------------------------------------
 
     def session_data(self, data: bytes) -> None:
         if self.ended is not None:
@@ -223,7 +227,7 @@ class Tunnel:
         for waiter in waiters:
             waiter.callback(None)
 
-    # --- from the multiplexer ---------------------------------------------------------------------------
+    # --- from the multiplexer -----------------------------------------------------------
 
     def stream_opened(self, stream: Stream) -> None:
         visitor = visitor_address(stream.visitor)
@@ -242,7 +246,7 @@ class Tunnel:
         if self._flush_call is None and self._writable and self._carrier is not None:
             self._flush_call = self._clock.callLater(0, self._turn)
 
-    # --- within -------------------------------------------------------------------------------------------
+    # --- within -------------------------------------------------------------------------
 
     def _turn(self) -> None:
         self._flush_call = None

@@ -73,16 +73,12 @@ class Budget:
     @property
     def exhausted(self) -> bool:
         """No byte is left on this level or above."""
-        return self.used >= self.limit or (
-            self._parent is not None and self._parent.exhausted
-        )
+        return self.used >= self.limit or (self._parent is not None and self._parent.exhausted)
 
     @property
     def scarce(self) -> bool:
         """The elastic part is used up here or above: windows beyond the base should shrink."""
-        return self.used > self._elastic or (
-            self._parent is not None and self._parent.scarce
-        )
+        return self.used > self._elastic or (self._parent is not None and self._parent.scarce)
 
 
 class ReceiveWindow:
@@ -126,11 +122,7 @@ class ReceiveWindow:
             raise ProtocolError("more data than the stream's window")
         self.credit -= size
         self.held += size
-        if (
-            self.size < OPENING_WINDOW
-            and self.credit < self.size // 2
-            and not self._closed
-        ):
+        if self.size < OPENING_WINDOW and self.credit < self.size // 2 and not self._closed:
             return self._grow_to(OPENING_WINDOW)
         return 0
 

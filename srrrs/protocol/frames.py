@@ -57,7 +57,7 @@ FIRST_OPTIONAL_TYPE: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """Agent to relay: publish a service. ``service_id`` is the agent's choice, unique in the tunnel."""
+    """Agent to relay: publish a service. ``service_id`` is its choice, unique in the tunnel."""
 
     service_id: int
     name: str
@@ -110,18 +110,14 @@ class Goaway:
     edge_url: str | None = None
 
 
-ControlFrame: TypeAlias = (
-    Register | Registered | Refused | Withdraw | Withdrawn | Goaway
-)
+ControlFrame: TypeAlias = Register | Registered | Refused | Withdraw | Withdrawn | Goaway
 
 
 class FrameHandler(Protocol):
     """Whom the decoder calls, in the order of the bytes."""
 
     def data_received(self, stream_id: int, data: bytes) -> None: ...
-    def open_received(
-        self, stream_id: int, service_id: int, window: int, visitor: str
-    ) -> None: ...
+    def open_received(self, stream_id: int, service_id: int, window: int, visitor: str) -> None: ...
     def fin_received(self, stream_id: int) -> None: ...
     def reset_received(self, stream_id: int, code: int, reason: str) -> None: ...
     def window_received(self, stream_id: int, credit: int) -> None: ...
@@ -368,9 +364,7 @@ def decode_control(kind: int, identifier: int, payload: bytes) -> ControlFrame:
             raise ProtocolError("a service name that is not a DNS label")
         if service_kind not in KINDS:
             raise ProtocolError("an unknown kind of service")
-        return Register(
-            identifier, name, service_kind, optional_text(members, "asked", limit=253)
-        )
+        return Register(identifier, name, service_kind, optional_text(members, "asked", limit=253))
     if kind == FrameType.REGISTERED:
         return Registered(identifier, text_member(members, "endpoint"))
     if kind == FrameType.REFUSED:
@@ -404,9 +398,7 @@ def text_member(members: dict[str, Any], name: str, limit: int = MAX_TEXT) -> st
     return value
 
 
-def optional_text(
-    members: dict[str, Any], name: str, limit: int = MAX_TEXT
-) -> str | None:
+def optional_text(members: dict[str, Any], name: str, limit: int = MAX_TEXT) -> str | None:
     """As :func:`text_member`, where the member may be missing or null."""
     return None if members.get(name) is None else text_member(members, name, limit)
 

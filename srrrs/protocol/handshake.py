@@ -1,4 +1,4 @@
-"""The handshake: one JSON text message each way after the WebSocket opened (``SPEC.md``, *Handshake*)."""
+"""The handshake: one JSON text message each way (``SPEC.md``, *Handshake*)."""
 
 from __future__ import annotations
 
@@ -71,9 +71,7 @@ def decode_hello(payload: bytes) -> Hello:
     if not RUN.fullmatch(run):
         raise ProtocolError("a run id that is not 32 hexadecimal digits")
     if not INSTANCE.fullmatch(instance):
-        raise ProtocolError(
-            "an instance that is not 1 to 64 letters, digits, dots, _ or -"
-        )
+        raise ProtocolError("an instance that is not 1 to 64 letters, digits, dots, _ or -")
     heartbeat = optional_seconds(members, "heartbeat")
     if not heartbeat:
         raise ProtocolError("no heartbeat interval")
@@ -90,9 +88,7 @@ def decode_answer(payload: bytes) -> Welcome | Denied:
             members.get("retry") is True,
         )
     if members.get("type") != "welcome":
-        raise ProtocolError(
-            "the relay's first message is neither a welcome nor a denial"
-        )
+        raise ProtocolError("the relay's first message is neither a welcome nor a denial")
     if members.get("version") != VERSION:
         raise ProtocolError("an unknown version of the protocol", CloseCode.VERSION)
     heartbeat = optional_seconds(members, "heartbeat")

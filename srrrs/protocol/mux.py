@@ -21,7 +21,7 @@ from srrrs.protocol.scheduler import QUANTUM, Scheduler
 from srrrs.protocol.stream import TRANSITIONS, Act, Input, Stream, StreamState
 
 MAX_BACKLOG: Final = 1 << 20
-"""Bytes of control frames that may wait for the carrier; a peer that makes us exceed it is dropped."""
+"""Bytes of control frames that may wait; a peer that makes us exceed it is dropped."""
 
 MIN_DATA: Final = 4096
 """Bytes of a DATA frame below which the room left for a message is exceeded instead."""
@@ -92,9 +92,7 @@ class Multiplexer:
         self.closed = False
         self._handler = handler
         self._budget = budget
-        receives = (
-            frames.RELAY_RECEIVES if role is Role.RELAY else frames.AGENT_RECEIVES
-        )
+        receives = frames.RELAY_RECEIVES if role is Role.RELAY else frames.AGENT_RECEIVES
         self._decoder = FrameDecoder(self, receives, limits.frame)
         self._scheduler = Scheduler()
         self._control: list[bytes] = []
@@ -107,7 +105,7 @@ class Multiplexer:
         self._last_id = 0
         self._announced = False
 
-    # --- what comes from the peer -------------------------------------------------------------
+    # --- what comes from the peer -------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the session, cut anywhere.
@@ -132,9 +130,7 @@ class Multiplexer:
         if handler is not None:
             handler.data_received(data)
 
-    def open_received(
-        self, stream_id: int, service_id: int, window: int, visitor: str
-    ) -> None:
+    def open_received(self, stream_id: int, service_id: int, window: int, visitor: str) -> None:
         if not 0 < stream_id <= frames.MAX_ID:
             raise ProtocolError("a stream id out of range")
         if stream_id in self.streams:
@@ -142,13 +138,9 @@ class Multiplexer:
         if not BASE_WINDOW <= window <= frames.MAX_WINDOW:
             raise ProtocolError("OPEN with a window out of range")
         self._last_id = max(self._last_id, stream_id)
-        if len(self.streams) >= self.limits.streams or not self._budget.reserve(
-            BASE_WINDOW
-        ):
+        if len(self.streams) >= self.limits.streams or not self._budget.reserve(BASE_WINDOW):
             self._queue(
-                frames.encode_reset(
-                    stream_id, ResetCode.OVERLOAD, "the agent is at its limit"
-                )
+                frames.encode_reset(stream_id, ResetCode.OVERLOAD, "the agent is at its limit")
             )
             return
         receive = ReceiveWindow(self._budget, BASE_WINDOW, self.limits.window)
@@ -205,7 +197,7 @@ class Multiplexer:
         if not 0 < stream_id <= self._last_id:
             raise ProtocolError("a frame for a stream that was never opened")
 
-    # --- what the local side asks for ---------------------------------------------------------
+    # --- what the local side asks for ---------------------------------------------------
 
     def open(self, service_id: int, visitor: str) -> Stream:
         """Open a stream to a service (relay only).
@@ -241,9 +233,7 @@ class Multiplexer:
             candidate = candidate % frames.MAX_ID + 1
             if candidate not in self.streams:
                 break
-        self._last_id = (
-            max(self._last_id, candidate) if candidate > self._last_id else candidate
-        )
+        self._last_id = max(self._last_id, candidate) if candidate > self._last_id else candidate
         return candidate
 
     def send_control(self, frame: ControlFrame) -> None:
@@ -291,11 +281,12 @@ class Multiplexer:
         self._control.clear()
         self._control_size = 0
         self._grants.clear()
+        self._scheduler = Scheduler()
         for stream in list(self.streams.values()):
             stream.state = StreamState.CLOSED
             self._remove(stream, code, reason)
 
-    # --- what goes to the peer ----------------------------------------------------------------
+    # --- what goes to the peer ----------------------------------------------------------
 
     @property
     def has_output(self) -> bool:
@@ -330,9 +321,7 @@ class Multiplexer:
             self._let_on()
         return out, total
 
-    def _serve(
-        self, stream: Stream, allowed: int, out: list[bytes | memoryview]
-    ) -> int:
+    def _serve(self, stream: Stream, allowed: int, out: list[bytes | memoryview]) -> int:
         """Give a stream its turn: one DATA frame of at most ``allowed`` bytes, and FIN when due."""
         if stream.state not in (_OPEN, _REMOTE_DONE):
             return 0
@@ -370,7 +359,7 @@ class Multiplexer:
                 self._remove(stream, None, "")
         return total
 
-    # --- within -------------------------------------------------------------------------------
+    # --- within -------------------------------------------------------------------------
 
     def _announce(self) -> None:
         if not self._announced and not self.closed:
@@ -387,9 +376,7 @@ class Multiplexer:
         self._control.append(frame)
         self._control_size += len(frame)
         if self._control_size > MAX_BACKLOG:
-            raise ProtocolError(
-                "the peer does not read what it asks for", CloseCode.LIMIT
-            )
+            raise ProtocolError("the peer does not read what it asks for", CloseCode.LIMIT)
         self._announce()
 
     def _grant(self, stream_id: int, grant: int) -> None:

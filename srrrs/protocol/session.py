@@ -58,10 +58,7 @@ class Session:
     def parsed(self, size: int) -> bool:
         """Count parsed bytes; whether an acknowledgement is due."""
         self.received += size
-        return (
-            self._replay is not None
-            and self.received - self._acked_to_peer >= ACK_EVERY
-        )
+        return self._replay is not None and self.received - self._acked_to_peer >= ACK_EVERY
 
     def acknowledge(self) -> int:
         """The count to tell the peer now."""

@@ -1,4 +1,4 @@
-"""The production carrier: a WebSocket, through Autobahn, which nothing else imports.
+"""What both ends of a WebSocket share.
 
 Autobahn does the opening handshake, control frames and the closing handshake. A message that
 carries session bytes is handed on as it arrives, never collected; our own messages are written as
@@ -8,28 +8,18 @@ one frame. Autobahn's timers use the global reactor, so its timeouts are off and
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from struct import Struct
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from autobahn.twisted.websocket import (
-    WebSocketClientFactory,
-    WebSocketClientProtocol,
-    WebSocketServerFactory,
-    WebSocketServerProtocol,
-)
 from autobahn.websocket.protocol import WebSocketProtocol
-from autobahn.websocket.types import ConnectionDeny
 from autobahn.websocket.xormasker import create_xor_masker
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from srrrs._version import __version__
 from srrrs.net.carrier import ICarrier, ICarrierHandler
 from srrrs.protocol import handshake
 from srrrs.protocol.errors import CloseCode, ProtocolError
@@ -51,28 +41,7 @@ _LENGTH_64 = Struct("!BBQ")
 _OPEN = WebSocketProtocol.STATE_OPEN
 
 
-class Denial(Exception):
-    """An agent is turned away before the upgrade: an HTTP status and a line for people."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"{status} {message}")
-        self.status = status
-        self.message = message
-
-
-class HandshakeDenied(Exception):
-    """The relay turned the agent away after the upgrade."""
-
-    def __init__(self, denied: Denied) -> None:
-        super().__init__(denied.message)
-        self.denied = denied
-
-
-class HandshakeFailed(Exception):
-    """What answered is no relay, or not one that we can talk to."""
-
-
-class _NoLog:
+class NoLog:
     """Autobahn logs heads, the Authorization header among them: it gets no logger."""
 
     def _drop(self, *_: object, **__: object) -> None:
@@ -82,10 +51,10 @@ class _NoLog:
 
 
 @implementer(ICarrier)
-class _Carrier:
+class CarrierBase:
     """What the two ends share; a mixin over Autobahn's protocols."""
 
-    log = _NoLog()
+    log = NoLog()
     _log = Logger()
 
     transport: Any
@@ -109,7 +78,7 @@ class _Carrier:
     _kind: int | None = None
     _collected = b""
 
-    # --- ICarrier -----------------------------------------------------------------------------------
+    # --- ICarrier -----------------------------------------------------------------------
 
     def start(self, handler: ICarrierHandler) -> None:
         self._handler = handler
@@ -165,7 +134,7 @@ class _Carrier:
         else:
             self.transport.write(b"".join((head, *chunks)))
 
-    # --- from the transport ---------------------------------------------------------------------------
+    # --- from the transport -------------------------------------------------------------
 
     def connectionMade(self) -> None:
         super().connectionMade()  # type: ignore[misc]
@@ -197,7 +166,7 @@ class _Carrier:
         if handler is not None:
             handler.carrier_lost(code, reason)
 
-    # --- producer, for the transport --------------------------------------------------------------------
+    # --- producer, for the transport ----------------------------------------------------
 
     def pauseProducing(self) -> None:
         self._paused = True
@@ -221,7 +190,7 @@ class _Carrier:
             self._registered = False
             self.transport.unregisterProducer()
 
-    # --- Autobahn's callbacks ---------------------------------------------------------------------------
+    # --- Autobahn's callbacks -----------------------------------------------------------
 
     def onOpen(self) -> None:
         self._registered = True
@@ -317,7 +286,7 @@ class _Carrier:
     def unregisterProducer(self) -> None:
         self._unregister()
 
-    # --- within -------------------------------------------------------------------------------------------
+    # --- within -------------------------------------------------------------------------
 
     def fail(self, error: ProtocolError) -> None:
         """The peer broke the protocol: close with the code, and say so."""
@@ -345,7 +314,7 @@ class _Carrier:
         self.abort()
 
 
-_OPTIONS: Final = {
+OPTIONS: Final = {
     "openHandshakeTimeout": 0,
     "closeHandshakeTimeout": 0,
     "autoPingInterval": 0,
@@ -353,212 +322,3 @@ _OPTIONS: Final = {
     "echoCloseCodeReason": False,
     "tcpNoDelay": True,
 }
-
-
-# --- the relay's end ---------------------------------------------------------------------------------
-
-
-class RelayCarrier(_Carrier, WebSocketServerProtocol):
-    """The relay's end of a WebSocket; :meth:`answer` ends the handshake."""
-
-    identity: Any = None
-
-    def onConnect(self, request: Any) -> str:
-        if handshake.SUBPROTOCOL not in request.protocols:
-            raise ConnectionDeny(400, f"this relay speaks {handshake.SUBPROTOCOL} only")
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        try:
-            self.identity = self.factory.authorize(
-                token.strip() if scheme.lower() == "bearer" else None, self.transport.getPeer()
-            )
-        except Denial as denial:
-            raise ConnectionDeny(denial.status, denial.message) from None
-        return handshake.SUBPROTOCOL
-
-    def sendHttpErrorResponse(
-        self, code: int, reason: str, responseHeaders: Sequence[tuple[str, str]] | None = None
-    ) -> None:
-        body = f"{reason}\n".encode()
-        lines = [
-            f"HTTP/1.1 {code} {_REASONS.get(code, 'Error')}",
-            "Content-Type: text/plain; charset=utf-8",
-            f"Content-Length: {len(body)}",
-            "Connection: close",
-        ]
-        if code == 401:
-            lines.append('WWW-Authenticate: Bearer realm="srrrs"')
-        lines += [f"{name}: {value}" for name, value in responseHeaders or ()]
-        self.sendData("\r\n".join([*lines, "", ""]).encode() + body)
-
-    def handshake_message(self, payload: bytes) -> None:
-        hello = handshake.decode_hello(payload)
-        self.factory.greet(self, self.identity, hello)
-
-    def answer(self, message: Welcome | Denied) -> None:
-        """Answer the hello. After a denial the carrier closes; after a welcome, start it."""
-        self.say(message)
-        if isinstance(message, Denied):
-            self._cancel_handshake()
-            self.close(1000, message.code)
-
-
-_REASONS: Final = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    405: "Method Not Allowed",
-    426: "Upgrade Required",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-    505: "HTTP Version Not Supported",
-}
-
-
-class RelayCarrierFactory(WebSocketServerFactory):  # type: ignore[misc]
-    """Makes the relay's end of each agent's WebSocket.
-
-    :param authorize: from the bearer token (or ``None``) and the peer's address to an identity;
-        raises :class:`Denial`.
-    :param greet: given the carrier, that identity and the hello, calls ``carrier.answer`` and, after
-        a welcome, ``tunnel.attach(carrier, …)``.
-    :param handshake_timeout: seconds.
-    """
-
-    protocol = RelayCarrier
-    log = _NoLog()
-    noisy = False
-
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        authorize: Callable[[str | None, IAddress], Any],
-        greet: Callable[[RelayCarrier, Any, Hello], None],
-        handshake_timeout: float = HANDSHAKE_TIMEOUT,
-    ) -> None:
-        super().__init__(
-            protocols=[handshake.SUBPROTOCOL], server=f"srrrs/{__version__}", reactor=reactor
-        )
-        self.setProtocolOptions(webStatus=False, versions=[13], serveFlashSocketPolicy=False, **_OPTIONS)
-        self.clock = reactor
-        self.authorize = authorize
-        self.greet = greet
-        self.handshake_timeout = handshake_timeout
-
-    def buildProtocol(self, addr: IAddress | None) -> RelayCarrier:
-        carrier = RelayCarrier()
-        carrier.factory = self
-        carrier.clock = self.clock
-        return carrier
-
-
-# --- the agent's end ---------------------------------------------------------------------------------
-
-
-class AgentCarrier(_Carrier, WebSocketClientProtocol):
-    """The agent's end of a WebSocket.
-
-    ``welcomed`` fires with ``(carrier, Welcome)``, or errs with :class:`Denial` (an HTTP status),
-    :class:`HandshakeDenied`, :class:`HandshakeFailed` or the connection's failure. Cancelling it
-    aborts the connection.
-    """
-
-    _masked = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.welcomed: Deferred[tuple[AgentCarrier, Welcome]] = Deferred(lambda _: self.abort())
-        self._failure: Exception | None = None
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.state == WebSocketProtocol.STATE_CONNECTING:
-            head = self.data + data
-            if len(head) > MAX_ANSWER_HEAD and b"\r\n\r\n" not in head[:MAX_ANSWER_HEAD]:
-                self._failure = HandshakeFailed("the answer's head is too long")
-                self.abort()
-                return
-        super().dataReceived(data)
-
-    def onConnect(self, response: Any) -> None:
-        if response.protocol != handshake.SUBPROTOCOL:
-            self._failure = HandshakeFailed(f"it does not speak {handshake.SUBPROTOCOL}")
-            raise self._failure
-
-    def failHandshake(self, reason: str) -> None:
-        words = (getattr(self, "http_status_line", None) or "").split(None, 2)
-        if self._failure is None:
-            if len(words) > 1 and words[1].isdigit() and words[1] != "101":
-                text = words[2] if len(words) > 2 and words[2].isprintable() else ""
-                self._failure = Denial(int(words[1]), text[:100])
-            else:
-                self._failure = HandshakeFailed("what answers there is no relay")
-        super().failHandshake(reason)
-
-    def opened(self) -> None:
-        self.say(self.factory.hello)
-
-    def handshake_message(self, payload: bytes) -> None:
-        answer = handshake.decode_answer(payload)
-        if isinstance(answer, Denied):
-            self._failure = HandshakeDenied(answer)
-            self.close(1000, "")
-            return
-        if not self.welcomed.called:
-            self.welcomed.callback((self, answer))
-            if self._handler is None:
-                self.abort()  # Nobody took it.
-
-    def fail(self, error: ProtocolError) -> None:
-        if self._failure is None:
-            self._failure = HandshakeFailed(error.reason)
-        super().fail(error)
-
-    def _lost(self, code: int | None, reason: str, failure: Failure) -> None:
-        if not self.welcomed.called:
-            if self._failure is None and self._told is not None and code is not None:
-                self._failure = HandshakeFailed(reason)
-            self.welcomed.errback(failure if self._failure is None else Failure(self._failure))
-        super()._lost(code, reason, failure)
-
-
-class AgentCarrierFactory(WebSocketClientFactory):  # type: ignore[misc]
-    """Makes the agent's end; connect it to an endpoint, then wait for ``protocol.welcomed``.
-
-    ``welcomed``'s first callback must start the carrier (``tunnel.attach``), or it is aborted.
-
-    :param url: the edge URL, ``ws:`` or ``wss:``.
-    :param token: the secret, sent as a bearer token (RFC 6750, 2.1).
-    """
-
-    protocol = AgentCarrier
-    log = _NoLog()
-    noisy = False
-
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        url: str,
-        token: str,
-        hello: Hello,
-        handshake_timeout: float = HANDSHAKE_TIMEOUT,
-    ) -> None:
-        parts = urlsplit(url)
-        if not parts.path or parts.path == "/":
-            url = parts._replace(path=handshake.PATH).geturl()
-        super().__init__(
-            url,
-            protocols=[handshake.SUBPROTOCOL],
-            useragent=f"srrrs/{__version__}",
-            headers={"Authorization": f"Bearer {token}"},
-            reactor=reactor,
-        )
-        self.setProtocolOptions(serverConnectionDropTimeout=0, version=18, **_OPTIONS)
-        self.clock = reactor
-        self.hello = hello
-        self.handshake_timeout = handshake_timeout
-
-    def buildProtocol(self, addr: IAddress | None) -> AgentCarrier:
-        carrier = AgentCarrier()
-        carrier.factory = self
-        carrier.clock = self.clock
-        return carrier

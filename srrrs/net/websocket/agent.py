@@ -1,0 +1,131 @@
+"""The agent's end of a WebSocket."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from autobahn.twisted.websocket import (
+    WebSocketClientFactory,
+    WebSocketClientProtocol,
+)
+from autobahn.websocket.protocol import WebSocketProtocol
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.python.failure import Failure
+
+from srrrs._version import __version__
+from srrrs.net.websocket.base import HANDSHAKE_TIMEOUT, MAX_ANSWER_HEAD, OPTIONS, CarrierBase, NoLog
+from srrrs.net.websocket.errors import Denial, HandshakeDenied, HandshakeFailed
+from srrrs.protocol import handshake
+from srrrs.protocol.errors import ProtocolError
+from srrrs.protocol.handshake import Denied, Hello, Welcome
+
+
+class AgentCarrier(CarrierBase, WebSocketClientProtocol):
+    """The agent's end of a WebSocket.
+
+    ``welcomed`` fires with ``(carrier, Welcome)``, or errs with :class:`Denial` (an HTTP status),
+    :class:`HandshakeDenied`, :class:`HandshakeFailed` or the connection's failure. Cancelling it
+    aborts the connection.
+    """
+
+    _masked = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.welcomed: Deferred[tuple[AgentCarrier, Welcome]] = Deferred(lambda _: self.abort())
+        self._failure: Exception | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.state == WebSocketProtocol.STATE_CONNECTING:
+            head = self.data + data
+            if len(head) > MAX_ANSWER_HEAD and b"\r\n\r\n" not in head[:MAX_ANSWER_HEAD]:
+                self._failure = HandshakeFailed("the answer's head is too long")
+                self.abort()
+                return
+        super().dataReceived(data)
+
+    def onConnect(self, response: Any) -> None:
+        if response.protocol != handshake.SUBPROTOCOL:
+            self._failure = HandshakeFailed(f"it does not speak {handshake.SUBPROTOCOL}")
+            raise self._failure
+
+    def failHandshake(self, reason: str) -> None:
+        words = (getattr(self, "http_status_line", None) or "").split(None, 2)
+        if self._failure is None:
+            if len(words) > 1 and words[1].isdigit() and words[1] != "101":
+                text = words[2] if len(words) > 2 and words[2].isprintable() else ""
+                self._failure = Denial(int(words[1]), text[:100])
+            else:
+                self._failure = HandshakeFailed("what answers there is no relay")
+        super().failHandshake(reason)
+
+    def opened(self) -> None:
+        self.say(self.factory.hello)
+
+    def handshake_message(self, payload: bytes) -> None:
+        answer = handshake.decode_answer(payload)
+        if isinstance(answer, Denied):
+            self._failure = HandshakeDenied(answer)
+            self.close(1000, "")
+            return
+        if not self.welcomed.called:
+            self.welcomed.callback((self, answer))
+            if self._handler is None:
+                self.abort()  # Nobody took it.
+
+    def fail(self, error: ProtocolError) -> None:
+        if self._failure is None:
+            self._failure = HandshakeFailed(error.reason)
+        super().fail(error)
+
+    def _lost(self, code: int | None, reason: str, failure: Failure) -> None:
+        if not self.welcomed.called:
+            if self._failure is None and self._told is not None and code is not None:
+                self._failure = HandshakeFailed(reason)
+            self.welcomed.errback(failure if self._failure is None else Failure(self._failure))
+        super()._lost(code, reason, failure)
+
+
+class AgentCarrierFactory(WebSocketClientFactory):  # type: ignore[misc]
+    """Makes the agent's end; connect it to an endpoint, then wait for ``protocol.welcomed``.
+
+    ``welcomed``'s first callback must start the carrier (``tunnel.attach``), or it is aborted.
+
+    :param url: the edge URL, ``ws:`` or ``wss:``.
+    :param token: the secret, sent as a bearer token (RFC 6750, 2.1).
+    """
+
+    protocol = AgentCarrier
+    log = NoLog()
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        url: str,
+        token: str,
+        hello: Hello,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        parts = urlsplit(url)
+        if not parts.path or parts.path == "/":
+            url = parts._replace(path=handshake.PATH).geturl()
+        super().__init__(
+            url,
+            protocols=[handshake.SUBPROTOCOL],
+            useragent=f"srrrs/{__version__}",
+            headers={"Authorization": f"Bearer {token}"},
+            reactor=reactor,
+        )
+        self.setProtocolOptions(serverConnectionDropTimeout=0, version=18, **OPTIONS)
+        self.clock = reactor
+        self.hello = hello
+        self.handshake_timeout = handshake_timeout
+
+    def buildProtocol(self, addr: IAddress | None) -> AgentCarrier:
+        carrier = AgentCarrier()
+        carrier.factory = self
+        carrier.clock = self.clock
+        return carrier
