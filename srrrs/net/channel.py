@@ -75,7 +75,7 @@ class Channel:
         self.clock = clock
         self.visitor = visitor
         self.protocol: IProtocol | None = None
-        self._host = host
+        self.host = host
         self._half_closeable = False
         self._held: deque[bytes] = deque()
         self._uncredited = 0
@@ -276,7 +276,7 @@ class Channel:
         return self.visitor
 
     def getHost(self) -> IAddress:  # type: ignore[override]
-        return self._host
+        return self.host
 
     def getTcpNoDelay(self) -> bool:
         return True
