@@ -24,7 +24,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import Interface, implementer
+from zope.interface import Attribute, Interface, implementer
 
 from srrrs.net.channel import Channel
 from srrrs.net.loopback import LocalhostEndpoint
@@ -40,6 +40,8 @@ _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 class IBackend(Interface):
     """Serves the streams of one service."""
+
+    target: str | None = Attribute("What the service leads to, for people.")
 
     def started() -> None:
         """The service was added to an agent."""
@@ -74,7 +76,7 @@ class EndpointBackend:
         self._endpoint = endpoint
         self._timeout = timeout
         self._failing = False
-        self.target = target
+        self.target: str | None = target
 
     def started(self) -> None:
         pass
@@ -178,6 +180,8 @@ class FactoryBackend:
 
     The factory's ``buildProtocol`` gets the visitor's address, and its ``doStart`` and ``doStop``
     are called as for a listening port.
+
+    :ivar host: what the streams give as their host address, or None to leave it as it is.
     """
 
     _log = Logger()
@@ -185,6 +189,7 @@ class FactoryBackend:
     def __init__(self, factory: IProtocolFactory) -> None:
         self.factory = factory
         self.target: str | None = None
+        self.host: IAddress | None = None
 
     def started(self) -> None:
         self.factory.doStart()
@@ -193,6 +198,8 @@ class FactoryBackend:
         self.factory.doStop()
 
     def connect(self, channel: Channel) -> None:
+        if self.host is not None:
+            channel.host = self.host
         try:
             protocol = self.factory.buildProtocol(channel.getPeer())
             if protocol is None:

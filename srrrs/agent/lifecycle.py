@@ -34,6 +34,7 @@ class Input(Enum):
     WELCOMED = "the relay accepted the tunnel"
     FAILED = "the dial failed"
     LOST = "the tunnel ended"
+    CLOSED = "the last tunnel's carrier is gone too"
     DUE = "the timer of this state ran out"
 
 
@@ -59,36 +60,43 @@ TRANSITIONS: Final[dict[tuple[State, Input], tuple[State, tuple[Action, ...]]]] 
     (_S.IDLE, _I.WELCOMED): (_S.IDLE, (_A.DISCARD,)),
     (_S.IDLE, _I.FAILED): (_S.IDLE, ()),
     (_S.IDLE, _I.LOST): (_S.IDLE, ()),
+    (_S.IDLE, _I.CLOSED): (_S.IDLE, ()),
     (_S.IDLE, _I.DUE): (_S.IDLE, ()),
     (_S.DIALLING, _I.START): (_S.DIALLING, ()),
     (_S.DIALLING, _I.STOP): (_S.STOPPING, (_A.CANCEL_DIAL,)),
     (_S.DIALLING, _I.WELCOMED): (_S.CONNECTED, (_A.ATTACH,)),
     (_S.DIALLING, _I.FAILED): (_S.WAITING, (_A.SCHEDULE,)),
     (_S.DIALLING, _I.LOST): (_S.DIALLING, ()),
+    (_S.DIALLING, _I.CLOSED): (_S.DIALLING, ()),
     (_S.DIALLING, _I.DUE): (_S.DIALLING, ()),
     (_S.CONNECTED, _I.START): (_S.CONNECTED, ()),
     (_S.CONNECTED, _I.STOP): (_S.STOPPING, (_A.CLOSE,)),
     (_S.CONNECTED, _I.WELCOMED): (_S.CONNECTED, (_A.DISCARD,)),
     (_S.CONNECTED, _I.FAILED): (_S.CONNECTED, ()),
     (_S.CONNECTED, _I.LOST): (_S.WAITING, (_A.SCHEDULE,)),
+    (_S.CONNECTED, _I.CLOSED): (_S.CONNECTED, ()),
     (_S.CONNECTED, _I.DUE): (_S.CONNECTED, ()),
     (_S.WAITING, _I.START): (_S.WAITING, ()),
     (_S.WAITING, _I.STOP): (_S.STOPPED, (_A.UNSCHEDULE, _A.FINISH)),
     (_S.WAITING, _I.WELCOMED): (_S.WAITING, (_A.DISCARD,)),
     (_S.WAITING, _I.FAILED): (_S.WAITING, ()),
     (_S.WAITING, _I.LOST): (_S.WAITING, ()),
+    (_S.WAITING, _I.CLOSED): (_S.WAITING, ()),
     (_S.WAITING, _I.DUE): (_S.DIALLING, (_A.DIAL,)),
     (_S.STOPPING, _I.START): (_S.STOPPING, (_A.REFUSE,)),
     (_S.STOPPING, _I.STOP): (_S.STOPPING, ()),
     # The welcome won the race against the cancellation.
     (_S.STOPPING, _I.WELCOMED): (_S.STOPPED, (_A.DISCARD, _A.UNSCHEDULE, _A.FINISH)),
     (_S.STOPPING, _I.FAILED): (_S.STOPPED, (_A.UNSCHEDULE, _A.FINISH)),
-    (_S.STOPPING, _I.LOST): (_S.STOPPED, (_A.UNSCHEDULE, _A.FINISH)),
+    # Its carrier still has its closing handshake to do.
+    (_S.STOPPING, _I.LOST): (_S.STOPPING, ()),
+    (_S.STOPPING, _I.CLOSED): (_S.STOPPED, (_A.UNSCHEDULE, _A.FINISH)),
     (_S.STOPPING, _I.DUE): (_S.STOPPED, (_A.ABORT, _A.FINISH)),
     (_S.STOPPED, _I.START): (_S.DIALLING, (_A.DIAL,)),
     (_S.STOPPED, _I.STOP): (_S.STOPPED, (_A.FINISH,)),
     (_S.STOPPED, _I.WELCOMED): (_S.STOPPED, (_A.DISCARD,)),
     (_S.STOPPED, _I.FAILED): (_S.STOPPED, ()),
     (_S.STOPPED, _I.LOST): (_S.STOPPED, ()),
+    (_S.STOPPED, _I.CLOSED): (_S.STOPPED, ()),
     (_S.STOPPED, _I.DUE): (_S.STOPPED, ()),
 }

@@ -1,0 +1,249 @@
+"""Dialling a relay: from an edge URL to a carrier that the relay has welcomed.
+
+Every way in which that can fail becomes a :exc:`DialError`: one clear line, and whether waiting may
+help.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from twisted.internet import error
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.python.failure import Failure
+
+from srrrs.net.carrier import ICarrier
+from srrrs.net.loopback import LocalhostEndpoint, is_localhost_name, is_loopback
+from srrrs.net.proxy import ConnectEndpoint, ProxyError, proxy_for
+from srrrs.net.websocket import (
+    AgentCarrier,
+    AgentCarrierFactory,
+    Denial,
+    HandshakeDenied,
+    HandshakeFailed,
+)
+from srrrs.protocol import handshake
+from srrrs.protocol.errors import CloseCode
+from srrrs.protocol.handshake import Hello, Welcome
+
+#: Seconds from the start of a dial, name lookup and proxy included, to the relay's welcome.
+DIAL_TIMEOUT: Final = 20.0
+
+_PORTS: Final = {"ws": 80, "wss": 443}
+#: Close codes during the handshake that tell of a passing trouble.
+_PASSING = frozenset({CloseCode.SHUTDOWN, CloseCode.HANDSHAKE_TIMEOUT, CloseCode.LIMIT})
+
+
+class DialError(Exception):
+    """A dial failed. ``str()`` is one line for people, without secrets.
+
+    :ivar heals: whether it may pass without anybody's doing.
+    """
+
+    def __init__(self, message: str, heals: bool = True) -> None:
+        super().__init__(message)
+        self.heals = heals
+
+
+@dataclass(frozen=True)
+class DialTarget:
+    """A relay to dial, and how to know it. Made by :meth:`from_url`.
+
+    :ivar url: the edge URL, its path filled in.
+    :ivar ca_file: PEM file of the authorities to trust instead of the system's, or None.
+    :ivar pin: ``sha256:…`` of the relay's SubjectPublicKeyInfo, standing in for the chain, or None.
+    """
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+    ca_file: Path | None = None
+    pin: str | None = None
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        ca_file: Path | None = None,
+        pin: str | None = None,
+        insecure: bool = False,
+    ) -> DialTarget:
+        """Check an edge URL.
+
+        :param insecure: allow ``ws://`` to other machines; it turns no verification off.
+        :raises ValueError: with one line that says what is wrong.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError("the edge URL is no valid URL") from None
+        scheme = parts.scheme.lower()
+        if scheme not in _PORTS or not host:
+            raise ValueError("the edge URL must look like wss://HOST[:PORT]/tunnel")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("the edge URL must not hold a user name or password")
+        if parts.fragment:
+            raise ValueError("the edge URL must not have a #fragment")
+        if port == 0:
+            raise ValueError("the edge URL's port must be 1 to 65535")
+        if any(not each.isprintable() or each.isspace() for each in url):
+            raise ValueError("the edge URL must not hold blanks or control characters")
+        if scheme == "ws" and not is_loopback(host) and not insecure:
+            raise ValueError(
+                "ws:// sends the token in the clear: use wss://, or allow it with --insecure"
+            )
+        path = parts.path if parts.path not in ("", "/") else handshake.PATH
+        whole = parts._replace(scheme=scheme, path=path).geturl()
+        return cls(whole, scheme, host, port or _PORTS[scheme], ca_file, pin)
+
+    @property
+    def where(self) -> str:
+        """``host:port``, for people."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def dial(
+    reactor: Any,
+    target: DialTarget,
+    token: str,
+    hello: Hello,
+    *,
+    timeout: float = DIAL_TIMEOUT,
+    environ: Mapping[str, str] | None = None,
+    endpoint: IStreamClientEndpoint | None = None,
+) -> Deferred[tuple[ICarrier, Welcome]]:
+    """Dial a relay; fires with its carrier and welcome, errbacks with :exc:`DialError`.
+
+    Cancellable. The carrier must be started (``Tunnel.attach``) by the Deferred's callbacks, at
+    once: one that nobody started is aborted.
+
+    :param reactor: provides IReactorTime, IReactorTCP and name resolution.
+    :param timeout: seconds for everything.
+    :param environ: where proxies are named; default: the process's environment.
+    :param endpoint: leads to the relay; default: :func:`relay_endpoint`.
+    """
+
+    async def attempt() -> tuple[ICarrier, Welcome]:
+        try:
+            way = endpoint or relay_endpoint(
+                reactor, target, timeout, os.environ if environ is None else environ
+            )
+            factory = AgentCarrierFactory(reactor, target.url, token, hello, timeout)
+            carrier = cast(AgentCarrier, await way.connect(factory))
+            return await carrier.welcomed
+        except CancelledError:
+            raise
+        except Exception as problem:
+            raise explain(Failure(), target) from problem
+
+    def expired(outcome: Any, after: float) -> Any:
+        if isinstance(outcome, Failure) and outcome.check(CancelledError):
+            raise DialError(f"{target.where} did not answer within {after:g} s")
+        return outcome
+
+    dialling: Deferred[tuple[ICarrier, Welcome]] = Deferred.fromCoroutine(attempt())
+    return dialling.addTimeout(timeout, reactor, expired)
+
+
+def relay_endpoint(
+    reactor: Any, target: DialTarget, timeout: float, environ: Mapping[str, str]
+) -> IStreamClientEndpoint:
+    """The way to a relay: through the proxy that the environment names, if any, then TLS.
+
+    :raises ProxyError: the proxy named cannot be used.
+    :raises Exception: the CA file or the pin cannot be used.
+    """
+    proxy = proxy_for(target.scheme, target.host, target.port, environ)
+    endpoint: IStreamClientEndpoint
+    if proxy is None:
+        endpoint = _host_endpoint(reactor, target.host, target.port, timeout)
+    else:
+        leg = _host_endpoint(reactor, proxy.host, proxy.port, timeout)
+        endpoint = ConnectEndpoint(leg, proxy, target.host, target.port)
+    if target.scheme == "wss":
+        from srrrs.net.tls import client_connection_creator
+
+        creator = client_connection_creator(target.host, ca_file=target.ca_file, pin=target.pin)
+        endpoint = wrapClientTLS(creator, endpoint)
+    return endpoint
+
+
+def _host_endpoint(reactor: Any, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
+    if is_localhost_name(host):
+        return LocalhostEndpoint(reactor, port, timeout)
+    return HostnameEndpoint(reactor, host, port, timeout)
+
+
+def explain(failure: Failure, target: DialTarget) -> DialError:
+    """What made a dial fail, as one line and whether it heals."""
+    problem = failure.value
+    if isinstance(problem, DialError):
+        return problem
+    if isinstance(problem, ProxyError):
+        return DialError(str(problem), problem.heals)
+    if isinstance(problem, Denial):
+        return _explain_status(problem, target)
+    if isinstance(problem, HandshakeDenied):
+        return DialError(
+            f"the relay does not let this agent in: {problem.denied.message}",
+            problem.denied.retry,
+        )
+    if isinstance(problem, HandshakeFailed):
+        heals = getattr(problem, "code", None) in _PASSING
+        return DialError(f"no tunnel to {target.where}: {problem}", heals)
+    for kind, describe in _NETWORK:
+        if isinstance(problem, kind):
+            return DialError(describe(target, problem))
+    if target.scheme == "wss":
+        from srrrs.net.tls import explain_tls_failure
+
+        reason = explain_tls_failure(failure)
+        if reason is not None:
+            return DialError(f"no secure connection to {target.where}: {reason}", heals=False)
+    if isinstance(problem, error.ConnectionDone | error.ConnectionLost):
+        return DialError(f"{target.where} closed the connection during the handshake")
+    if isinstance(problem, OSError | ValueError):
+        return DialError(f"cannot dial {target.where}: {problem}", heals=False)
+    return DialError(f"cannot dial {target.where}: {failure.getErrorMessage()}")
+
+
+_NETWORK: Final[tuple[tuple[Any, Callable[[DialTarget, Any], str]], ...]] = (
+    (error.DNSLookupError, lambda t, _: f"the name {t.host} cannot be looked up"),
+    (error.ConnectionRefusedError, lambda t, _: f"{t.where} refuses the connection"),
+    ((error.TimeoutError, DeferredTimeout), lambda t, _: f"{t.where} does not answer"),
+    (error.NoRouteError, lambda t, _: f"there is no route to {t.where}"),
+    (error.ConnectError, lambda t, e: f"cannot reach {t.where}: {_system_reason(e)}"),
+)
+
+
+def _system_reason(problem: error.ConnectError) -> str:
+    cause = getattr(problem, "osError", None)
+    number = getattr(cause, "errno", None)
+    return os.strerror(number) if isinstance(number, int) else str(problem)
+
+
+def _explain_status(denial: Denial, target: DialTarget) -> DialError:
+    status = denial.status
+    if status == 401:
+        return DialError("the relay does not accept the token (401)", heals=False)
+    if status == 403:
+        return DialError("the relay forbids this agent (403)", heals=False)
+    if status in (408, 425, 429) or status >= 500:
+        return DialError(f"the relay at {target.where} is not available ({status})")
+    if status in (400, 426):
+        return DialError(
+            f"what answers at {target.url} is no relay, or speaks another version ({status})",
+            heals=False,
+        )
+    return DialError(f"what answers at {target.url} is no relay ({status})", heals=False)
