@@ -1,0 +1,142 @@
+"""The live tunnels: who is connected, by run and by token."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from srrrs.net.address import format_address
+from srrrs.net.channel import Channel
+from srrrs.net.tunnel import ITunnelHandler, Tunnel, TunnelEnded, TunnelLost
+from srrrs.protocol.errors import CloseCode, ResetCode
+from srrrs.protocol.frames import ControlFrame, Goaway
+from srrrs.protocol.handshake import Hello
+from srrrs.relay.tokens import Identity
+
+if TYPE_CHECKING:
+    from srrrs.relay.registrar import PublicService
+
+ANSWER_WITHIN: Final = 2.0
+"""Seconds in which the holder of a service must answer a ping to keep it."""
+
+
+@implementer(ITunnelHandler)
+class AgentTunnel:
+    """One agent's tunnel, and the services that it publishes, by the agent's service ids.
+
+    :param on_control: called with each service frame.
+    :param on_lost: called once at the end.
+    """
+
+    _log = Logger()
+
+    tunnel: Tunnel
+
+    def __init__(
+        self,
+        identity: Identity,
+        hello: Hello,
+        number: int,
+        connected_at: float,
+        on_control: Callable[[AgentTunnel, ControlFrame], None],
+        on_lost: Callable[[AgentTunnel], None],
+    ) -> None:
+        self.identity = identity
+        self.hello = hello
+        self.number = number
+        self.connected_at = connected_at
+        self.services: dict[int, PublicService] = {}
+        self.pending: set[int] = set()
+        self._on_control = on_control
+        self._on_lost = on_lost
+
+    def __str__(self) -> str:
+        return f"tunnel {self.number} ({self.identity.name}, {self.hello.instance})"
+
+    @property
+    def live(self) -> bool:
+        """Whether the tunnel still stands."""
+        return self.tunnel.ended is None
+
+    def stream_opened(self, channel: Channel, service_id: int) -> None:
+        # The decoder refuses OPEN on this end; here for the interface.
+        channel.reset(ResetCode.UNKNOWN_SERVICE)
+
+    def control_received(self, frame: ControlFrame) -> None:
+        if isinstance(frame, Goaway):
+            self._log.info("{agent}: going away: {reason}", agent=self, reason=frame.reason)
+        else:
+            self._on_control(self, frame)
+
+    def tunnel_lost(self, lost: TunnelLost) -> None:
+        self._log.info("{agent}: disconnected: {reason}", agent=self, reason=lost.reason)
+        self._on_lost(self)
+
+    async def answers(self, clock: IReactorTime) -> bool:
+        """Whether the agent answers a ping in time."""
+        waiter: Deferred[float] = self.tunnel.ping()
+        waiter.addTimeout(ANSWER_WITHIN, clock, lambda failure, _: failure)
+        try:
+            await waiter
+        except (TunnelEnded, CancelledError):
+            return False
+        return True
+
+
+class Tunnels:
+    """Every live tunnel of this relay.
+
+    :param most_per_token: tunnels that one token may have at a time.
+    """
+
+    _log = Logger()
+
+    def __init__(self, most_per_token: int) -> None:
+        self._most = most_per_token
+        self._by_run: dict[tuple[str, str], AgentTunnel] = {}
+        self._by_token: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._by_run)
+
+    def __iter__(self) -> Iterator[AgentTunnel]:
+        return iter(list(self._by_run.values()))
+
+    def replace(self, identity: Identity, run: str) -> None:
+        """The same run dialled again: its old tunnel, if it has one, ends at once."""
+        old = self._by_run.get((identity.token_id, run))
+        if old is not None:
+            old.tunnel.close(CloseCode.REPLACED, "the same agent connected again")
+
+    def has_room(self, identity: Identity) -> bool:
+        """Whether the token may have one more tunnel."""
+        return self._by_token[identity.token_id] < self._most
+
+    def add(self, agent: AgentTunnel, peer: IAddress) -> None:
+        """Count a tunnel, until :meth:`remove`."""
+        self._by_run[agent.identity.token_id, agent.hello.run] = agent
+        self._by_token[agent.identity.token_id] += 1
+        self._log.info(
+            "{agent}: connected from {peer}, {version}",
+            agent=agent,
+            peer=format_address(peer),
+            version=agent.hello.agent,
+        )
+
+    def remove(self, agent: AgentTunnel) -> None:
+        key = (agent.identity.token_id, agent.hello.run)
+        if self._by_run.get(key) is agent:
+            del self._by_run[key]
+            self._by_token[agent.identity.token_id] -= 1
+            if not self._by_token[agent.identity.token_id]:
+                del self._by_token[agent.identity.token_id]
+
+    def token_ids(self) -> set[str]:
+        """The tokens that have a live tunnel."""
+        return set(self._by_token)

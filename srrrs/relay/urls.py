@@ -1,0 +1,86 @@
+"""What people are told: the public addresses of services, and where agents dial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+
+def is_ip_address(host: str) -> bool:
+    """Whether ``host`` is an IPv4 or IPv6 literal, without brackets."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_local_name(domain: str) -> bool:
+    """Whether a domain can only mean this machine (RFC 6761, 6.3; loopback addresses)."""
+    if domain == "localhost" or domain.endswith(".localhost"):
+        return True
+    return is_ip_address(domain) and ip_address(domain).is_loopback
+
+
+def bracketed(host: str) -> str:
+    """``host`` as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
+
+
+@dataclass(frozen=True, slots=True)
+class PublicNames:
+    """The names under which this relay is reached.
+
+    :param domain: services get names directly under it.
+    :param port: of the first listener; ``None`` where that has none (a UNIX socket).
+    :param tls: whether agents should dial the listener by TLS.
+    :param public_url: what a proxy in front serves, where there is one.
+    """
+
+    domain: str
+    port: int | None
+    tls: bool
+    public_url: str | None = None
+
+    @property
+    def control_hosts(self) -> frozenset[str]:
+        """The hosts that are the relay's own, never a tenant's."""
+        hosts = {self.domain, f"relay.{self.domain}"}
+        if self.public_url is not None:
+            hosts.add((urlsplit(self.public_url).hostname or "").lower())
+        return frozenset(hosts)
+
+    def is_control_host(self, host: str) -> bool:
+        """Whether a request's host (lower-case, no port) is the relay itself."""
+        return host in self.control_hosts or is_ip_address(host.strip("[]"))
+
+    def label_of(self, host: str) -> str | None:
+        """The service's name in a host directly under the domain."""
+        label, dot, rest = host.partition(".")
+        return label if dot and rest == self.domain and label else None
+
+    def http_url(self, label: str) -> str:
+        """Where a browser finds an HTTP service."""
+        host = f"{label}.{self.domain}"
+        if self.public_url is not None:
+            parts = urlsplit(self.public_url)
+            port = "" if parts.port is None else f":{parts.port}"
+            return f"{parts.scheme}://{host}{port}"
+        return f"http://{host}{self._port_suffix(80)}"
+
+    def tcp_url(self, port: int) -> str:
+        """Where a TCP service is reached."""
+        return f"tcp://{bracketed(self.domain)}:{port}"
+
+    def edge_url(self) -> str:
+        """What an agent on another machine dials."""
+        if self.public_url is not None:
+            parts = urlsplit(self.public_url)
+            scheme = "wss" if parts.scheme == "https" else "ws"
+            return f"{scheme}://{parts.netloc}/tunnel"
+        scheme, usual = ("wss", 443) if self.tls else ("ws", 80)
+        return f"{scheme}://{bracketed(self.domain)}{self._port_suffix(usual)}/tunnel"
+
+    def _port_suffix(self, usual: int) -> str:
+        return "" if self.port in (None, usual) else f":{self.port}"
