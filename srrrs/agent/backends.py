@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -181,7 +182,7 @@ class FactoryBackend:
     The factory's ``buildProtocol`` gets the visitor's address, and its ``doStart`` and ``doStop``
     are called as for a listening port.
 
-    :ivar host: what the streams give as their host address, or None to leave it as it is.
+    :ivar locate: gives what the streams show as their host address; None leaves it as it is.
     """
 
     _log = Logger()
@@ -189,7 +190,7 @@ class FactoryBackend:
     def __init__(self, factory: IProtocolFactory) -> None:
         self.factory = factory
         self.target: str | None = None
-        self.host: IAddress | None = None
+        self.locate: Callable[[], IAddress] | None = None
 
     def started(self) -> None:
         self.factory.doStart()
@@ -198,8 +199,8 @@ class FactoryBackend:
         self.factory.doStop()
 
     def connect(self, channel: Channel) -> None:
-        if self.host is not None:
-            channel.host = self.host
+        if self.locate is not None:
+            channel.host = self.locate()
         try:
             protocol = self.factory.buildProtocol(channel.getPeer())
             if protocol is None:
