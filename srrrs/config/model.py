@@ -1,0 +1,115 @@
+"""What a relay and an agent are told: frozen, checked, and free of where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from srrrs.config.token import TokenSource
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+Kind = Literal["http", "tcp", "ssh"]
+LogLevel = Literal["debug", "info", "warn", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayLimits:
+    """The relay's named caps: bytes, seconds, and counts."""
+
+    head_bytes: int = 32 * KIB
+    frame_bytes: int = MIB
+    streams: int = 16_384
+    services: int = 131_072
+    tunnels: int = 65_536
+    handshake_timeout: float = 10.0
+    handshakes: int = 256
+    unauthenticated_per_address: int = 128
+    visitors_per_address: int = 4096
+    buffer_bytes: int = 256 * MIB
+    tunnel_buffer_bytes: int = 192 * MIB
+    window_bytes: int = 16 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayConfig:
+    """A relay's configuration.
+
+    :ivar listen: Twisted server endpoint strings.
+    :ivar domain: the name under which HTTP services get their subdomains; lower case.
+    :ivar public_url: ``http[s]://host[:port]`` as visitors see it, or None: as it listens.
+    :ivar tcp_ports: lowest and highest public port of TCP services.
+    :ivar tcp_interface: address on which those listen; None: that of the first listener.
+    :ivar heartbeat_min: seconds; agents that ask for less get this.
+    :ivar heartbeat_max: seconds; agents that ask for more get this.
+    """
+
+    data_dir: Path
+    listen: tuple[str, ...] = ("tcp:8000:interface=127.0.0.1",)
+    domain: str = "localhost"
+    public_url: str | None = None
+    tcp_ports: tuple[int, int] = (20_000, 29_999)
+    tcp_interface: str | None = None
+    heartbeat_min: float = 1.0
+    heartbeat_max: float = 120.0
+    log_level: LogLevel = "info"
+    limits: RelayLimits = field(default_factory=RelayLimits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentLimits:
+    """The agent's named caps: bytes, seconds, and counts."""
+
+    streams: int = 16_384
+    frame_bytes: int = MIB
+    buffer_bytes: int = 256 * MIB
+    tunnel_buffer_bytes: int = 192 * MIB
+    window_bytes: int = 16 * MIB
+    connect_timeout: float = 10.0
+    handshake_timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """A local service to publish.
+
+    :ivar name: its name, unique in the agent; a DNS label.
+    :ivar kind: ``http``, ``tcp`` or ``ssh``.
+    :ivar address: where it is, as the user wrote it.
+    :ivar endpoint: the same as a Twisted client endpoint string.
+    :ivar asked: the subdomain asked for, or None.
+    """
+
+    name: str
+    kind: Kind
+    address: str
+    endpoint: str
+    asked: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """An agent's configuration.
+
+    :ivar edge_url: ``wss://host[:port]/path`` (or ``ws:``) of the relay.
+    :ivar heartbeat_interval: seconds.
+    :ivar instance: which machine this is; None: derived from the machine and the user.
+    :ivar ca_file: PEM certificates trusted instead of the system's, or None.
+    :ivar pin: SHA-256 of the relay's SubjectPublicKeyInfo as 64 hex digits, or None.
+    :ivar insecure: whether ``ws://`` is allowed beyond this machine; never turns off checks.
+    :ivar json: whether events are printed as JSON.
+    """
+
+    edge_url: str
+    token: TokenSource
+    services: tuple[ServiceSpec, ...] = ()
+    heartbeat_interval: float = 15.0
+    instance: str | None = None
+    ca_file: Path | None = None
+    pin: str | None = None
+    insecure: bool = False
+    json: bool = False
+    log_level: LogLevel = "info"
+    limits: AgentLimits = field(default_factory=AgentLimits)

@@ -1,0 +1,123 @@
+"""``[NAME=]ADDR``: which local service is published, and under which name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from srrrs.config.errors import ConfigError
+from srrrs.config.model import Kind, ServiceSpec
+from srrrs.config.values import is_address
+from srrrs.protocol.frames import SERVICE_NAME
+
+_HOST_PORT: Final = re.compile(r"([^\s:=\\/\[\]]+):(\d{1,5})")
+_V6_PORT: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\]:(\d{1,5})")
+#: Words that begin a client endpoint string, where `WORD:NUMBER` would else be a host and a port.
+_ENDPOINT_WORDS: Final = frozenset(
+    {"fd", "haproxy", "ssl", "systemd", "tcp", "tcp6", "tls", "unix"}
+)
+
+
+def service(kind: Kind, text: str) -> ServiceSpec:
+    """The service that ``[NAME=]ADDR`` means; ssh takes no name, for it is always ``ssh``.
+
+    :raises ConfigError: it means none.
+    """
+    name, address = (None, text.strip()) if kind == "ssh" else split_name(text.strip())
+    endpoint = client_endpoint(address)
+    if kind == "ssh":
+        return ServiceSpec("ssh", kind, address, endpoint)
+    if kind == "http":
+        return ServiceSpec(name or "http", kind, address, endpoint, asked=name)
+    if name is None:
+        port = _port_of(endpoint)
+        if port is None:
+            raise ConfigError(f"{address!r} shows no port to name the service by: write NAME=ADDR")
+        name = f"tcp-{port}"
+    return ServiceSpec(name, kind, address, endpoint)
+
+
+def check_names(services: Iterable[tuple[str, ServiceSpec]]) -> None:
+    """Every service has a name of its own. Each comes with the option that it was given by.
+
+    :raises ConfigError: two have the same.
+    """
+    seen: dict[str, tuple[str, ServiceSpec]] = {}
+    for option, spec in services:
+        other = seen.setdefault(spec.name, (option, spec))
+        if other[1] is not spec:
+            raise ConfigError(
+                f"{other[0]} {other[1].address} and {option} {spec.address} are both named "
+                f"{spec.name!r}: write NAME=ADDR to tell them apart"
+            )
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """Name and address. Endpoint strings hold ``=`` too, but only behind a colon.
+
+    :raises ConfigError: the name is no service name.
+    """
+    head, equals, rest = text.partition("=")
+    if not equals or ":" in head:
+        return None, text
+    if not SERVICE_NAME.fullmatch(head):
+        raise ConfigError(
+            f"{head!r} is no service name: 1 to 63 of a-z, 0-9 and '-', no '-' at either end"
+        )
+    return head, rest
+
+
+def client_endpoint(address: str) -> str:
+    """The Twisted client endpoint string for ``port``, ``host:port``, ``[v6]:port`` or such a
+    string itself.
+
+    :raises ConfigError: it is none of them.
+    """
+    if address.isascii() and address.isdigit():
+        return f"tcp:localhost:{_port(address)}"
+    match = _V6_PORT.fullmatch(address)
+    if match is not None:
+        if not is_address(match[1]) or ":" not in match[1]:
+            raise ConfigError(f"{match[1]!r} is no IPv6 address")
+        return f"tcp:{match[1].replace(':', chr(92) + ':')}:{_port(match[2])}"
+    match = _HOST_PORT.fullmatch(address)
+    if match is not None and match[1] not in _ENDPOINT_WORDS:
+        return f"tcp:{match[1]}:{_port(match[2])}"
+    if "://" in address:
+        scheme, _, rest = address.partition("://")
+        plain = rest.rstrip("/")
+        hint = f"tls:{plain}" if scheme == "https" else plain
+        raise ConfigError(f"{address!r} is a URL: write HOST:PORT, such as {hint}")
+    word, colon, rest = address.partition(":")
+    if not address:
+        raise ConfigError("the address is empty")
+    if address.startswith(("/", ".", "~")):
+        raise ConfigError(f"{address!r}: write unix:{address} for a Unix socket")
+    if is_address(address):
+        raise ConfigError(f"{address!r} has no port: write HOST:PORT, or [ADDRESS]:PORT for IPv6")
+    if not colon:
+        raise ConfigError(f"{address!r} has no port: write PORT or HOST:PORT")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.+-]*", word) or not rest:
+        raise ConfigError(
+            f"{address!r} is no address: PORT, HOST:PORT, [IPV6]:PORT or a client endpoint string"
+        )
+    return address
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"{text} is no port: 1 to 65535")
+    return port
+
+
+def _port_of(endpoint: str) -> str | None:
+    """The port in an endpoint string ``word:host:port…``, where there is one to be seen."""
+    fields = re.split(r"(?<!\\):", endpoint)
+    named = dict(each.split("=", 1) for each in fields[1:] if "=" in each)
+    placed = [each for each in fields[1:] if "=" not in each]
+    port = named.get("port", placed[1] if len(placed) > 1 else None)
+    if fields[0] == "unix" or port is None or not port.isdigit():
+        return None
+    return port

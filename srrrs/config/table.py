@@ -1,0 +1,325 @@
+"""Every option, once: the command line, the variables, the keys of the file, the help and the
+sample files in ``conf/`` all come from these tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from srrrs.config import values
+from srrrs.config.errors import ConfigError
+from srrrs.config.token import TokenSource
+
+ENVIRONMENT_PREFIX: Final = "SRRRS_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One thing that can be configured.
+
+    :ivar name: on the command line behind ``--``, and the key in the file.
+    :ivar parse: turns text into a value; raises :exc:`ConfigError`.
+    :ivar metavar: what the help shows for the value; empty for a flag.
+    :ivar help: what it does, for people.
+    :ivar default: the default as one would write it; None: there is none.
+    :ivar otherwise: what happens without it, where ``default`` cannot say it.
+    :ivar unit: what a plain number counts; empty where the metavar says it.
+    :ivar limit: the field of ``RelayLimits`` or ``AgentLimits`` that it sets; empty: none.
+    :ivar least: lowest value, in the unit of the parsed value.
+    :ivar most: highest value.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    metavar: str
+    help: str
+    default: str | None = None
+    otherwise: str = ""
+    unit: str = ""
+    repeatable: bool = False
+    limit: str = ""
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def flag(self) -> bool:
+        """Whether it is on or off, with no value on the command line."""
+        return not self.metavar
+
+    @property
+    def variable(self) -> str:
+        """The name of its environment variable."""
+        return ENVIRONMENT_PREFIX + self.name.replace("-", "_").upper()
+
+    @property
+    def in_file(self) -> bool:
+        """Whether the file may hold it."""
+        return self.name != CONFIG.name
+
+    def value(self, text: str) -> Any:
+        """The value that a text means.
+
+        :raises ConfigError: none, or one out of range.
+        """
+        value = self.parse(text)
+        if self.least is not None and value < self.least:
+            raise ConfigError(f"{text} is too little: {self._bound(self.least)} or more")
+        if self.most is not None and value > self.most:
+            raise ConfigError(f"{text} is too much: {self._bound(self.most)} or less")
+        return value
+
+    def _bound(self, bound: float) -> str:
+        unit = self.unit or {"DURATION": "s", "SIZE": "bytes"}.get(self.metavar, "")
+        space = "" if self.metavar == "DURATION" else " "
+        return f"{bound:.12g}{space if unit else ''}{unit}"
+
+
+def _duration(name: str, text: str, default: str, **more: Any) -> Option:
+    return Option(
+        name=name,
+        parse=values.duration,
+        metavar="DURATION",
+        help=text,
+        default=default,
+        **{"least": 0.01, "most": 86_400.0, **more},
+    )
+
+
+def _size(name: str, text: str, default: str, **more: Any) -> Option:
+    return Option(name=name, parse=values.size, metavar="SIZE", help=text, default=default, **more)
+
+
+def _count(name: str, text: str, default: str, unit: str, **more: Any) -> Option:
+    return Option(
+        name=name,
+        parse=values.count,
+        metavar="N",
+        help=text,
+        default=default,
+        unit=unit,
+        **{"least": 1, "most": 2**31 - 1, **more},
+    )
+
+
+CONFIG: Final = Option(
+    name="config",
+    parse=values.existing_file,
+    metavar="FILE",
+    help="Read what is not given as an option or variable from this TOML file.",
+)
+LOG_LEVEL: Final = Option(
+    name="log-level",
+    parse=values.log_level,
+    metavar="LEVEL",
+    help="What to log: debug, info, warn or error, and what is worse.",
+    default="info",
+)
+DATA_DIR: Final = Option(
+    name="data-dir",
+    parse=values.path,
+    metavar="DIR",
+    help="Folder of the relay's database and certificate.",
+    otherwise="$STATE_DIRECTORY, else /var/lib/srrrs as root, else srrrs in $XDG_STATE_HOME "
+    "(~/.local/state)",
+)
+
+_MAX_STREAMS: Final = _count(
+    "max-streams", "Streams (visitors' connections) open in one tunnel.", "16384", "streams",
+    limit="streams",
+)  # fmt: skip
+_MAX_FRAME: Final = _size(
+    "max-frame", "Payload of one frame from the other side.", "1MiB",
+    limit="frame_bytes", least=16 * 1024, most=2**24 - 1,
+)  # fmt: skip
+_MAX_BUFFER: Final = _size(
+    "max-buffer", "Memory for the streams' and replay buffers of the whole process.", "256MiB",
+    limit="buffer_bytes", least=2**20,
+)  # fmt: skip
+_MAX_TUNNEL_BUFFER: Final = _size(
+    "max-tunnel-buffer", "The part of --max-buffer that one tunnel may use.", "192MiB",
+    limit="tunnel_buffer_bytes", least=2**20,
+)  # fmt: skip
+_MAX_WINDOW: Final = _size(
+    "max-window", "Flow-control window that one stream may grow to.", "16MiB",
+    limit="window_bytes", least=16 * 1024, most=2**31 - 1,
+)  # fmt: skip
+
+RELAY_OPTIONS: Final[tuple[Option, ...]] = (
+    Option(
+        name="listen",
+        parse=values.text_line,
+        metavar="ENDPOINT",
+        help="Listen here, for agents and HTTP visitors alike: a Twisted server endpoint string "
+        "(tcp:, ssl:, unix:, systemd:, ...). May be given more than once.",
+        default="tcp:8000:interface=127.0.0.1",
+        repeatable=True,
+    ),
+    Option(
+        name="domain",
+        parse=values.domain,
+        metavar="NAME",
+        help="HTTP services become subdomains of this name.",
+        default="localhost",
+    ),
+    Option(
+        name="public-url",
+        parse=values.public_url,
+        metavar="URL",
+        help="http[s]://HOST[:PORT] by which the relay is reached when a proxy stands in front "
+        "of it; printed and handed to agents, and its host belongs to the relay.",
+        otherwise="made from --domain and the first --listen",
+    ),
+    Option(
+        name="tcp-ports",
+        parse=values.port_range,
+        metavar="LOW-HIGH",
+        help="Public ports for TCP and ssh services.",
+        default="20000-29999",
+    ),
+    Option(
+        name="tcp-interface",
+        parse=values.interface,
+        metavar="ADDRESS",
+        help="IP address on which those ports listen.",
+        otherwise="that of the first --listen",
+    ),
+    DATA_DIR,
+    _duration("heartbeat-min", "Shortest interval between heartbeats that agents get.", "1s"),
+    _duration("heartbeat-max", "Longest interval between heartbeats that agents get.", "2m"),
+    _size(
+        "max-head", "Head of one HTTP request, of visitors and of agents.", "32KiB",
+        limit="head_bytes", least=1024, most=2**24,
+    ),
+    _MAX_FRAME,
+    _MAX_STREAMS,
+    _count(
+        "max-services", "Services registered with one token.", "131072", "services",
+        limit="services",
+    ),
+    _count(
+        "max-tunnels", "Tunnels open with one token.", "65536", "tunnels", limit="tunnels",
+    ),
+    _duration(
+        "handshake-timeout", "From the relay's turning to an agent until its tunnel stands.",
+        "10s", limit="handshake_timeout", most=3600.0,
+    ),
+    _count(
+        "max-handshakes", "Agents shaking hands at a time; others wait their turn.", "256",
+        "agents", limit="handshakes",
+    ),
+    _count(
+        "max-unauthenticated", "Connections from one address that have not shown a token or "
+        "reached a service yet; others wait their turn.", "128", "connections",
+        limit="unauthenticated_per_address",
+    ),
+    _count(
+        "max-visitors", "Visitors' connections from one address; others wait their turn.",
+        "4096", "connections", limit="visitors_per_address",
+    ),
+    _MAX_BUFFER,
+    _MAX_TUNNEL_BUFFER,
+    _MAX_WINDOW,
+    CONFIG,
+    LOG_LEVEL,
+)  # fmt: skip
+
+AGENT_OPTIONS: Final[tuple[Option, ...]] = (
+    Option(
+        name="edge-url",
+        parse=values.text_line,
+        metavar="URL",
+        help="The relay: wss://HOST[:PORT][/tunnel].",
+        otherwise="must be given",
+    ),
+    Option(
+        name="auth-token",
+        parse=TokenSource.parse,
+        metavar="TOKEN",
+        help="file:PATH or env:NAME, read again at every dial; or the token itself, which then "
+        "everybody on this machine can see in the list of processes: prefer file:.",
+        otherwise="must be given",
+    ),
+    Option(
+        name="local-http",
+        parse=values.text_line,
+        metavar="[NAME=]ADDR",
+        help="Publish a web server as NAME.DOMAIN, or under a name that the relay chooses. "
+        "May be given more than once.",
+        repeatable=True,
+    ),
+    Option(
+        name="local-ssh",
+        parse=values.text_line,
+        metavar="ADDR",
+        help="Publish an ssh server on a TCP port of the relay.",
+    ),
+    Option(
+        name="local-tcp",
+        parse=values.text_line,
+        metavar="[NAME=]ADDR",
+        help="Publish any TCP service on a port of the relay. NAME is tcp-PORT unless given. "
+        "May be given more than once.",
+        repeatable=True,
+    ),
+    _duration(
+        "heartbeat-interval",
+        "Interval between heartbeats, within the relay's bounds. After 2.5 intervals of silence "
+        "the connection is given up.",
+        "15s",
+    ),
+    Option(
+        name="instance",
+        parse=values.instance,
+        metavar="NAME",
+        help="Which machine this is: public addresses belong to a token and an instance.",
+        otherwise="derived from /etc/machine-id and the user",
+    ),
+    Option(
+        name="ca-file",
+        parse=values.existing_file,
+        metavar="FILE",
+        help="Trust the certificate authorities in this PEM file.",
+        otherwise="the system's",
+    ),
+    Option(
+        name="pin",
+        parse=values.pin,
+        metavar="sha256:DIGEST",
+        help="Trust the relay's certificate by the SHA-256 (base64 or hex) of its public key "
+        "(SubjectPublicKeyInfo) instead of by its chain; host name and dates are still checked.",
+    ),
+    Option(
+        name="insecure",
+        parse=values.boolean,
+        metavar="",
+        help="Allow an unencrypted ws:// relay on another machine. Checks of certificates stay "
+        "as they are.",
+        default="false",
+    ),
+    Option(
+        name="json",
+        parse=values.boolean,
+        metavar="",
+        help="Print events as JSON, one object a line.",
+        default="false",
+    ),
+    _MAX_STREAMS,
+    _MAX_FRAME,
+    _MAX_BUFFER,
+    _MAX_TUNNEL_BUFFER,
+    _MAX_WINDOW,
+    _duration(
+        "connect-timeout", "For a local service to accept a connection.", "10s",
+        limit="connect_timeout", most=3600.0,
+    ),
+    _duration(
+        "handshake-timeout", "For the relay to be reached and to accept the tunnel.", "10s",
+        limit="handshake_timeout", most=3600.0,
+    ),
+    CONFIG,
+    LOG_LEVEL,
+)  # fmt: skip
+
+#: What the `token` commands share with the relay, and read from the same places.
+STORE_OPTIONS: Final[tuple[Option, ...]] = (DATA_DIR, CONFIG)
