@@ -1,0 +1,1 @@
+"""The relay: public listeners, tokens, reservations and the tunnels of agents."""
