@@ -446,6 +446,7 @@ def test_a_failing_database_is_a_refusal_that_may_heal(world: World) -> None:
         world.directory.reserve_port(Key(world.a, "i", "w"), LOW, HIGH, NOW)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=70))
 def test_every_label_given_is_a_dns_label(label: str) -> None:
     """Whatever is asked for is given exactly or refused; checked without a database."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srrrs.relay.store import Store
@@ -296,6 +296,7 @@ def test_no_guess_raises_or_gets_in(tmp_path_factory: pytest.TempPathFactory) ->
         token, _ = tokens.create("laptop", NOW)
         base32 = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=52, max_size=52)
 
+        @settings(deadline=None)
         @given(st.one_of(st.text(), base32.map(lambda secret: f"srrrs_{token.id}_{secret}")))
         def guess(text: str) -> None:
             assert tokens.check(text, NOW) is None

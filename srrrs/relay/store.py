@@ -276,7 +276,7 @@ def _prepare(data_dir: Path, path: Path, create: bool) -> None:
     _make_folder(data_dir)
     owner = data_dir.stat()
     if not path.exists():
-        _make_file(path, owner)
+        _make_file(path)
     if sys.platform != "win32" and os.geteuid() == 0 and owner.st_uid != 0:
         for file in (path, Path(f"{path}-journal")):
             _give(file, owner)
@@ -303,17 +303,12 @@ def _make_folder(path: Path, mode: int = 0o700) -> None:
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
-def _make_file(path: Path, owner: os.stat_result) -> None:
+def _make_file(path: Path) -> None:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:
-        fd = os.open(path, flags, 0o600)
+        os.close(os.open(path, flags, 0o600))
     except FileExistsError:
-        return
-    try:
-        if sys.platform != "win32" and os.geteuid() == 0:
-            os.fchown(fd, owner.st_uid, owner.st_gid)
-    finally:
-        os.close(fd)
+        pass  # somebody else made it just now
 
 
 def _give(path: Path, owner: os.stat_result) -> None:
