@@ -221,7 +221,10 @@ def explain(failure: Failure, target: DialTarget) -> DialError:
 _NETWORK: Final[tuple[tuple[Any, Callable[[DialTarget, Any], str]], ...]] = (
     (error.DNSLookupError, lambda t, _: f"the name {t.host} cannot be looked up"),
     (error.ConnectionRefusedError, lambda t, _: f"{t.where} refuses the connection"),
-    ((error.TimeoutError, DeferredTimeout), lambda t, _: f"{t.where} does not answer"),
+    (
+        (error.TimeoutError, error.TCPTimedOutError, DeferredTimeout),
+        lambda t, _: f"{t.where} does not answer",
+    ),
     (error.NoRouteError, lambda t, _: f"there is no route to {t.where}"),
     (error.ConnectError, lambda t, e: f"cannot reach {t.where}: {_system_reason(e)}"),
 )
