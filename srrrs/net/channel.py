@@ -79,6 +79,8 @@ class Channel:
         self._half_closeable = False
         self._held: deque[bytes] = deque()
         self._uncredited = 0
+        # Bytes that the protocol was given.
+        self.delivered = 0
         self._paused = False
         self._fin_waits = False
         self._fin_delivered = False
@@ -167,6 +169,7 @@ class Channel:
     def _deliver(self, data: bytes) -> None:
         protocol = self.protocol
         assert protocol is not None
+        self.delivered += len(data)
         try:
             protocol.dataReceived(data)
         except Exception:

@@ -107,6 +107,10 @@ class Splice(Protocol):
         if self._deadline is None and not self._gone:
             self._deadline = self.channel.clock.callLater(CLOSE_TIMEOUT, self._expired)
 
+    def lost(self, reset: BaseException) -> None:
+        """The stream was reset: so is the local connection."""
+        self.abort()
+
     def abort(self) -> None:
         """End the local connection at once: to its peer, a reset."""
         if self._gone:
@@ -148,4 +152,4 @@ class _FarSide(Protocol):
         if reason.check(ConnectionDone):
             self._local.close()
         else:
-            self._local.abort()
+            self._local.lost(reason.value)

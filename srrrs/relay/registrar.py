@@ -176,6 +176,10 @@ class Registrar:
             self._unpublish(service)
         self._directory.touch([service.key for service in services], self._wall())
 
+    def is_live(self, key: Key) -> bool:
+        """Whether the service of a key is live now."""
+        return key in self._live
+
     async def stop(self) -> None:
         """Give up claims under way and wait for the public ports to be closed."""
         for claim in list(self._claims):
@@ -201,7 +205,11 @@ class Registrar:
             return
         token = agent.identity
         if self._by_token[token.token_id] + len(agent.pending) >= self._most:
-            self._refuse(agent, frame, Refusal(RefusalCode.TOO_MANY_SERVICES, "the token has too many services", None))
+            self._refuse(
+                agent,
+                frame,
+                Refusal(RefusalCode.TOO_MANY_SERVICES, "the token has too many services", None),
+            )
             return
         key = Key(token.token_id, agent.hello.instance, frame.name)
         agent.pending.add(frame.service_id)
@@ -214,7 +222,11 @@ class Registrar:
             self._refuse(agent, frame, refusal)
         except StoreError as error:
             self._log.error("the directory cannot be used: {error}", error=error)
-            self._refuse(agent, frame, Refusal(RefusalCode.UNAVAILABLE, "the relay cannot do that now", BUSY_RETRY))
+            self._refuse(
+                agent,
+                frame,
+                Refusal(RefusalCode.UNAVAILABLE, "the relay cannot do that now", BUSY_RETRY),
+            )
         finally:
             agent.pending.discard(frame.service_id)
             lock.release()

@@ -83,6 +83,7 @@ class CarrierBase:
     def start(self, handler: ICarrierHandler) -> None:
         self._handler = handler
         self._cancel_handshake()
+        self.handshake_over()
         if self._over:
             handler.carrier_lost(*(self._told or (None, "the connection was lost")))
         elif self._paused:
@@ -110,6 +111,9 @@ class CarrierBase:
         if not self._over:
             self._unregister()
             self.transport.abortConnection()
+
+    def handshake_over(self) -> None:
+        """Whoever limits handshakes puts itself here, to be told that this one has ended."""
 
     def say(self, message: Hello | Welcome | Denied) -> None:
         """Send a handshake message."""

@@ -1,0 +1,274 @@
+"""The relay as a Twisted service: puts its parts together, listens, and ends in good order."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, TextIO
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from srrrs.config import RelayConfig
+from srrrs.net.accept import AcceptGate
+from srrrs.net.address import format_address
+from srrrs.net.tls import ServerIdentity
+from srrrs.net.websocket import RelayCarrierFactory
+from srrrs.protocol.errors import CloseCode
+from srrrs.protocol.flow import Budget
+from srrrs.protocol.mux import Limits
+from srrrs.relay.directory import Directory
+from srrrs.relay.edge.listener import EdgeFactory
+from srrrs.relay.edge.tcp import PublicPortFactory
+from srrrs.relay.firstrun import make_first_token
+from srrrs.relay.gate import CHECK_EVERY, Gate
+from srrrs.relay.registrar import BACKLOG, Registrar
+from srrrs.relay.store import Store, StoreError
+from srrrs.relay.tokens import Tokens
+from srrrs.relay.tunnels import Tunnels
+from srrrs.relay.urls import PublicNames, is_local_name
+
+FLUSH_EVERY: Final = 60.0
+"""Seconds between writes of when tokens and reservations were last used."""
+STOP_WITHIN: Final = 5.0
+"""Seconds that agents have to take the close of their tunnels when the relay stops."""
+
+_WITH_BACKLOG: Final = ("tcp:", "tcp6:", "ssl:", "unix:")
+
+
+class StartError(Exception):
+    """The relay cannot start; one line that says why."""
+
+
+def with_backlog(description: str) -> str:
+    """An endpoint string with our backlog, where the user named none."""
+    if description.startswith(_WITH_BACKLOG) and "backlog=" not in description:
+        return f"{description}:backlog={BACKLOG}"
+    return description
+
+
+class Relay(Service):
+    """A relay.
+
+    :param reactor: listens and keeps time.
+    :param wall: seconds since the epoch.
+    :param out: where the line to paste on the device goes, if that is a terminal.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: RelayConfig,
+        wall: Callable[[], float] = time.time,
+        out: TextIO | None = None,
+    ) -> None:
+        self.setName("srrrs-relay")
+        self.config = config
+        self.ports: list[IListeningPort] = []
+        self._reactor = reactor
+        self._wall = wall
+        self._out = sys.stdout if out is None else out
+        self._loops: list[LoopingCall] = []
+        self._expiry: float | None = None
+
+    # --- starting -----------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Open the data folder and listen.
+
+        :raises StartError: either cannot be done.
+        """
+        super().startService()  # type: ignore[no-untyped-call]
+        failures: list[Failure] = []
+        Deferred.fromCoroutine(self._start()).addErrback(failures.append)
+        # Endpoints that cannot listen say so at once.
+        if failures:
+            failures[0].raiseException()
+
+    async def _start(self) -> None:
+        config, limits = self.config, self.config.limits
+        try:
+            self.store = Store(config.data_dir)
+            identity = None
+            if not is_local_name(config.domain) and config.public_url is None:
+                identity = ServerIdentity.self_signed(config.data_dir, config.domain)
+        except StoreError as error:
+            raise StartError(str(error)) from None
+        except (OSError, ValueError) as error:
+            raise StartError(f"the relay's own certificate cannot be used: {error}") from None
+        self.tokens = Tokens(self.store)
+        self.tunnels = Tunnels(limits.tunnels)
+        self._accept = AcceptGate(
+            self._reactor,
+            limits.handshakes,
+            limits.unauthenticated_per_address,
+            limits.visitors_per_address,
+        )
+        self._edge = EdgeFactory(
+            self._reactor,
+            self._accept,
+            RelayCarrierFactory(
+                self._reactor,
+                lambda token, peer: self.gate.authorize(token, peer),
+                lambda carrier, who, hello: self.gate.greet(carrier, who, hello),
+                limits.handshake_timeout,
+            ),
+            None if identity is None else identity.context,
+            limits.head_bytes,
+            limits.handshake_timeout,
+        )
+        await self._listen()
+        names = PublicNames(config.domain, self.port, identity is not None, config.public_url)
+        self.names = names
+        self.directory = Directory(
+            self.store,
+            per_token=limits.services,
+            reserved=[label for host in names.control_hosts if (label := names.label_of(host))],
+            live=lambda key: self.registrar.is_live(key),
+        )
+        self.registrar = Registrar(
+            self._reactor,
+            self._wall,
+            self.directory,
+            names,
+            config.tcp_ports,
+            self._interface() if config.tcp_interface is None else config.tcp_interface,
+            lambda service: PublicPortFactory(service, self._accept),
+            self._accept.add,
+            self._accept.remove,
+            limits.services,
+        )
+        self.gate = Gate(
+            self._reactor,
+            self._wall,
+            self.tokens,
+            self.tunnels,
+            self.registrar,
+            config.domain,
+            (config.heartbeat_min, config.heartbeat_max),
+            Limits(streams=limits.streams, window=limits.window_bytes, frame=limits.frame_bytes),
+            Budget(limits.buffer_bytes),
+            limits.tunnel_buffer_bytes,
+        )
+        self._edge.routes = self.registrar
+        self._loop(self._check_tokens, CHECK_EVERY)
+        self._loop(self._flush, FLUSH_EVERY)
+        pin = None if identity is None else identity.pin
+        try:
+            make_first_token(self.tokens, config.data_dir, names, pin, self._wall(), self._out)
+        except (StoreError, OSError) as error:
+            raise StartError(f"no first token can be made: {error}") from None
+        self._log.info(
+            "the relay is ready: agents dial {edge}{pin}, services appear under {domain}",
+            edge=names.edge_url(),
+            pin="" if pin is None else f" with --pin {pin}",
+            domain=config.domain,
+        )
+
+    async def _listen(self) -> None:
+        # Nobody is accepted before the reactor's next turn, when all parts are there.
+        for description in self.config.listen:
+            try:
+                endpoint = serverFromString(self._reactor, with_backlog(description))
+                port = await endpoint.listen(self._edge)
+            except CannotListenError as error:
+                raise StartError(f"cannot listen on {description}: {error.socketError}") from None
+            except Exception as error:
+                raise StartError(f"cannot listen on {description}: {error}") from None
+            self.ports.append(port)
+            self._accept.add(port)
+            self._log.info(
+                "listening on {where}", where=format_address(port.getHost()), endpoint=description
+            )
+
+    @property
+    def port(self) -> int | None:
+        """The port of the first listener that has one."""
+        for listening in self.ports:
+            number = getattr(listening.getHost(), "port", None)
+            if isinstance(number, int):
+                return number
+        return None
+
+    def _interface(self) -> str:
+        """The address of the first listener that has one, for the public ports."""
+        for listening in self.ports:
+            host = getattr(listening.getHost(), "host", None)
+            if isinstance(host, str):
+                return host
+        return "127.0.0.1"
+
+    # --- while it runs ------------------------------------------------------------------
+
+    def _loop(self, work: Callable[[], None], every: float) -> None:
+        loop = LoopingCall(self._guarded, work)
+        loop.clock = self._reactor
+        self._loops.append(loop)
+        loop.start(every, now=False).addErrback(
+            lambda failure: self._log.failure("a periodic task failed", failure=failure)
+        )
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except StoreError as error:
+            self._log.error("the data folder cannot be used: {error}", error=error)
+        except Exception:
+            self._log.failure("a periodic task failed")
+
+    def _check_tokens(self) -> None:
+        now = self._wall()
+        if self.store.changed() or (self._expiry is not None and now >= self._expiry):
+            self._expiry = self.tokens.next_expiry(now)
+            self.gate.check_tokens()
+
+    def _flush(self) -> None:
+        self.tokens.flush()
+        self.directory.flush()
+
+    # --- ending -------------------------------------------------------------------------
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, close every tunnel, and write down what is not yet."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for loop in self._loops:
+            if loop.running:
+                loop.stop()
+        if not hasattr(self, "store"):
+            return
+        for port in self.ports:
+            self._accept.remove(port)
+            await maybeDeferred(port.stopListening)
+        if hasattr(self, "gate"):
+            closing = []
+            for agent in self.tunnels:
+                agent.tunnel.close(CloseCode.SHUTDOWN, "the relay is stopping")
+                closing.append(agent.tunnel.when_closed())
+            await self.registrar.stop()
+            await DeferredList(closing).addTimeout(STOP_WITHIN, self._reactor, lambda _, __: None)
+        for connection in list(self._edge.connections):
+            connection.abort()
+        self._accept.stop()
+        if hasattr(self, "gate"):
+            try:
+                self._flush()
+            except StoreError as error:
+                self._log.error("the last changes could not be written: {error}", error=error)
+        self.store.close()
+
+
+def make_relay(reactor: Any, config: RelayConfig) -> IService:
+    """A relay, ready to be started."""
+    return Relay(reactor, config)
