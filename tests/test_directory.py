@@ -250,12 +250,12 @@ def test_a_generator_that_finds_nothing_is_a_clear_refusal(world: World) -> None
 
 def test_a_port_is_random_in_the_range_and_survives_restarts(world: World) -> None:
     keys = [Key(world.a, "i", f"s{n}") for n in range(50)]
-    made = [world.directory.reserve_port(key, LOW, HIGH, NOW).port for key in keys]
+    made = [world.directory.reserve_port(key, "tcp", LOW, HIGH, NOW).port for key in keys]
     assert len(set(made)) == 50
     assert all(port is not None and LOW <= port <= HIGH for port in made)
     assert made != sorted(port for port in made if port is not None)
     directory = world.restart()
-    assert [directory.reserve_port(key, LOW, HIGH, NOW).port for key in keys] == made
+    assert [directory.reserve_port(key, "tcp", LOW, HIGH, NOW).port for key in keys] == made
     assert made[0] is not None
     owner = directory.by_port(made[0])
     assert owner is not None
@@ -264,40 +264,40 @@ def test_a_port_is_random_in_the_range_and_survives_restarts(world: World) -> No
 
 def test_ports_to_exclude_are_not_chosen_but_one_held_stays(world: World) -> None:
     key, other = Key(world.a, "i", "ssh"), Key(world.b, "i", "ssh")
-    assert world.directory.reserve_port(key, 1, 3, NOW, {1, 3}).port == 2
-    held = world.directory.reserve_port(key, 1, 3, NOW, {2})
+    assert world.directory.reserve_port(key, "tcp", 1, 3, NOW, {1, 3}).port == 2
+    held = world.directory.reserve_port(key, "tcp", 1, 3, NOW, {2})
     assert (held.port, held.new) == (2, False)
     with pytest.raises(Refusal) as caught:
-        world.directory.reserve_port(other, 1, 3, NOW, {1, 3})
+        world.directory.reserve_port(other, "tcp", 1, 3, NOW, {1, 3})
     assert refusal(caught) == (RefusalCode.PORTS_EXHAUSTED, RETRY_EXHAUSTED)
     assert "1-3" in caught.value.message
 
 
 def test_a_fresh_port_that_cannot_be_bound_is_released_for_another(world: World) -> None:
     key = Key(world.a, "i", "ssh")
-    made = world.directory.reserve_port(key, LOW, HIGH, NOW)
+    made = world.directory.reserve_port(key, "tcp", LOW, HIGH, NOW)
     assert made.new
     assert made.port is not None
     assert world.directory.release(key)
     assert not world.directory.release(key)
-    assert world.directory.reserve_port(key, LOW, HIGH, NOW, {made.port}).port != made.port
+    assert world.directory.reserve_port(key, "tcp", LOW, HIGH, NOW, {made.port}).port != made.port
 
 
 def test_when_the_range_changed_a_new_port_is_given_and_reported(world: World) -> None:
     key = Key(world.a, "i", "ssh")
-    old = world.directory.reserve_port(key, LOW, HIGH, NOW).port
-    moved = world.directory.reserve_port(key, 40000, 40009, NOW)
+    old = world.directory.reserve_port(key, "tcp", LOW, HIGH, NOW).port
+    moved = world.directory.reserve_port(key, "tcp", 40000, 40009, NOW)
     assert moved.port is not None
     assert 40000 <= moved.port <= 40009
     assert (moved.replaced, moved.new) == (old, True)
-    assert world.directory.reserve_port(key, 40000, 40009, NOW).replaced is None
+    assert world.directory.reserve_port(key, "tcp", 40000, 40009, NOW).replaced is None
     assert old is not None
     assert world.directory.by_port(old) is None
 
 
 def test_the_last_free_port_is_found(world: World) -> None:
     keys = [Key(world.a, "i", f"s{n}") for n in range(60)]
-    ports = {world.directory.reserve_port(key, 1, 60, NOW).port for key in keys}
+    ports = {world.directory.reserve_port(key, "tcp", 1, 60, NOW).port for key in keys}
     assert ports == set(range(1, 61))
 
 
@@ -306,8 +306,8 @@ def test_the_last_free_port_is_found(world: World) -> None:
 
 def test_tcp_and_ssh_share_the_port(world: World) -> None:
     key = Key(world.a, "i", "ssh")
-    port = world.directory.reserve_port(key, LOW, HIGH, NOW).port
-    turned = world.directory.reserve_port(key, LOW, HIGH, NOW, kind="ssh")
+    port = world.directory.reserve_port(key, "tcp", LOW, HIGH, NOW).port
+    turned = world.directory.reserve_port(key, "ssh", LOW, HIGH, NOW)
     assert (turned.port, turned.kind, turned.new) == (port, "ssh", False)
     held = world.restart().get(key)
     assert held is not None
@@ -317,7 +317,7 @@ def test_tcp_and_ssh_share_the_port(world: World) -> None:
 def test_a_service_that_changes_its_kind_gives_up_what_it_had(world: World) -> None:
     key = Key(world.a, "i", "web")
     world.directory.reserve_http(key, "blog", NOW)
-    turned = world.directory.reserve_port(key, LOW, HIGH, NOW)
+    turned = world.directory.reserve_port(key, "tcp", LOW, HIGH, NOW)
     assert (turned.kind, turned.label, turned.replaced) == ("tcp", None, "blog")
     assert world.directory.by_label("blog") is None
     back = world.directory.reserve_http(key, None, NOW)
@@ -375,22 +375,24 @@ def test_exhausted_ports_are_reclaimed_oldest_first_sparing_live_and_excluded(
     world: World,
 ) -> None:
     keys = [Key(world.a, "i", f"s{n}") for n in range(5)]
-    made = [world.directory.reserve_port(key, 1, 5, NOW + n).port for n, key in enumerate(keys)]
+    made = [
+        world.directory.reserve_port(key, "tcp", 1, 5, NOW + n).port for n, key in enumerate(keys)
+    ]
     assert made[1] is not None
     world.live.add(keys[0])
     late = STALE + 3  # the last of the five is not old enough
-    taker = world.directory.reserve_port(Key(world.b, "i", "x"), 1, 5, late, {made[1]})
+    taker = world.directory.reserve_port(Key(world.b, "i", "x"), "tcp", 1, 5, late, {made[1]})
     assert taker.port == made[2]
-    assert world.directory.reserve_port(Key(world.b, "i", "y"), 1, 5, late).port == made[1]
-    assert world.directory.reserve_port(Key(world.b, "i", "z"), 1, 5, late).port == made[3]
+    assert world.directory.reserve_port(Key(world.b, "i", "y"), "tcp", 1, 5, late).port == made[1]
+    assert world.directory.reserve_port(Key(world.b, "i", "z"), "tcp", 1, 5, late).port == made[3]
     with pytest.raises(Refusal):
-        world.directory.reserve_port(Key(world.b, "i", "!"), 1, 5, late)
+        world.directory.reserve_port(Key(world.b, "i", "!"), "tcp", 1, 5, late)
 
 
 def test_a_token_holds_so_many_and_no_more(tmp_path: Path) -> None:
     world = World(tmp_path, per_token=2)
     world.directory.reserve_http(Key(world.a, "i", "1"), None, NOW)
-    world.directory.reserve_port(Key(world.a, "j", "2"), LOW, HIGH, NOW + 5)
+    world.directory.reserve_port(Key(world.a, "j", "2"), "tcp", LOW, HIGH, NOW + 5)
     with pytest.raises(Refusal, match="limit is 2") as caught:
         world.directory.reserve_http(Key(world.a, "i", "3"), None, NOW)
     assert refusal(caught) == (RefusalCode.TOO_MANY_SERVICES, RETRY_EXHAUSTED)
@@ -443,7 +445,7 @@ def test_a_failing_database_is_a_refusal_that_may_heal(world: World) -> None:
     assert caught.value.retry
     assert isinstance(caught.value.__cause__, StoreError)
     with pytest.raises(Refusal):
-        world.directory.reserve_port(Key(world.a, "i", "w"), LOW, HIGH, NOW)
+        world.directory.reserve_port(Key(world.a, "i", "w"), "tcp", LOW, HIGH, NOW)
 
 
 @settings(deadline=None)
@@ -516,7 +518,9 @@ class Model(RuleBasedStateMachine):
     @rule(parts=key, low=st.sampled_from([1, 3]))
     def port(self, parts: tuple[str, str, str], low: int) -> None:
         key = self.make_key(parts)
-        given = outcome(lambda: self.world.directory.reserve_port(key, low, low + 3, self.now))
+        given = outcome(
+            lambda: self.world.directory.reserve_port(key, "tcp", low, low + 3, self.now)
+        )
         if isinstance(given, RefusalCode):
             assert given in (RefusalCode.PORTS_EXHAUSTED, RefusalCode.TOO_MANY_SERVICES)
             return

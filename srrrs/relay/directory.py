@@ -79,7 +79,7 @@ class Reservation:
 
 
 class RefusalCode(StrEnum):
-    """Why a name or port is not given."""
+    """Why a service is not registered; `HELD` to `PORT_BUSY` are the registrar's reasons."""
 
     NAME_INVALID = "name-invalid"
     NAME_RESERVED = "name-reserved"
@@ -87,10 +87,10 @@ class RefusalCode(StrEnum):
     NAMES_EXHAUSTED = "names-exhausted"
     PORTS_EXHAUSTED = "ports-exhausted"
     TOO_MANY_SERVICES = "too-many-services"
+    UNAVAILABLE = "unavailable"
     HELD = "held"
     DUPLICATE = "duplicate"
     PORT_BUSY = "port-busy"
-    UNAVAILABLE = "unavailable"
 
 
 class Refusal(Exception):
@@ -162,20 +162,19 @@ class Directory:
     def reserve_port(
         self,
         key: Key,
+        kind: str,
         low: int,
         high: int,
         now: float,
         exclude: Collection[int] = (),
-        *,
-        kind: str = "tcp",
     ) -> Reservation:
         """The port of a TCP service: the one it has, else a random free one in low-high.
 
         A port outside of low-high (the range was changed) is replaced, and the answer says so.
 
+        :param kind: "tcp" or "ssh"; a service may go from one to the other with its port.
         :param exclude: ports not to choose now. One held already stays, even if it is among
             them: that a port is busy at the moment is reported, and no reason for another one.
-        :param kind: "tcp" or "ssh".
         :raises Refusal: when there is no room.
         """
         try:
