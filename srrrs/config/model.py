@@ -21,7 +21,7 @@ class RelayLimits:
 
     head_bytes: int = 32 * KIB
     frame_bytes: int = MIB
-    streams: int = 16_384
+    streams: int = 10_240
     services: int = 131_072
     tunnels: int = 65_536
     handshake_timeout: float = 10.0
@@ -29,7 +29,7 @@ class RelayLimits:
     unauthenticated_per_address: int = 128
     visitors_per_address: int = 4096
     buffer_bytes: int = 256 * MIB
-    tunnel_buffer_bytes: int = 192 * MIB
+    tunnel_buffer_bytes: int = 256 * MIB
     window_bytes: int = 16 * MIB
 
 
@@ -62,10 +62,10 @@ class RelayConfig:
 class AgentLimits:
     """The agent's named caps: bytes, seconds, and counts."""
 
-    streams: int = 16_384
+    streams: int = 10_240
     frame_bytes: int = MIB
     buffer_bytes: int = 256 * MIB
-    tunnel_buffer_bytes: int = 192 * MIB
+    tunnel_buffer_bytes: int = 256 * MIB
     window_bytes: int = 16 * MIB
     connect_timeout: float = 10.0
     handshake_timeout: float = 10.0

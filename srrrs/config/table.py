@@ -125,7 +125,7 @@ DATA_DIR: Final = Option(
 )
 
 _MAX_STREAMS: Final = _count(
-    "max-streams", "Streams (visitors' connections) open in one tunnel.", "16384", "streams",
+    "max-streams", "Streams (visitors' connections) open in one tunnel.", "10240", "streams",
     limit="streams",
 )  # fmt: skip
 _MAX_FRAME: Final = _size(
@@ -137,7 +137,7 @@ _MAX_BUFFER: Final = _size(
     limit="buffer_bytes", least=2**20,
 )  # fmt: skip
 _MAX_TUNNEL_BUFFER: Final = _size(
-    "max-tunnel-buffer", "The part of --max-buffer that one tunnel may use.", "192MiB",
+    "max-tunnel-buffer", "The part of --max-buffer that one tunnel may use.", "256MiB",
     limit="tunnel_buffer_bytes", least=2**20,
 )  # fmt: skip
 _MAX_WINDOW: Final = _size(
