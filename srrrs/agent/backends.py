@@ -14,6 +14,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import TCPTimedOutError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IAddress,
@@ -214,13 +215,11 @@ class FactoryBackend:
 
 def describe_failure(failure: Failure) -> tuple[ResetCode, str]:
     """What a failure to connect means to the visitor; says nothing of the agent's network."""
-    if failure.check(DeferredTimeout, ConnectTimeout):
+    if failure.check(DeferredTimeout, ConnectTimeout, TCPTimedOutError):
         return ResetCode.TIMEOUT, "the backend did not answer in time"
+    # Twisted's connection errors hold the number in `osError`.
     value = failure.value
-    cause = getattr(value, "osError", None)
-    arguments = value.args if value is not None else ()
-    number = getattr(cause, "errno", None) or (arguments[0] if arguments else None)
-    if number in _NO_FILES:
+    if getattr(value, "osError", None) in _NO_FILES or getattr(value, "errno", None) in _NO_FILES:
         return ResetCode.OVERLOAD, "the agent is out of file descriptors"
     return ResetCode.REFUSED, "the backend refused the connection"
 

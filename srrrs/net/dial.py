@@ -231,8 +231,7 @@ _NETWORK: Final[tuple[tuple[Any, Callable[[DialTarget, Any], str]], ...]] = (
 
 
 def _system_reason(problem: error.ConnectError) -> str:
-    cause = getattr(problem, "osError", None)
-    number = getattr(cause, "errno", None)
+    number = problem.osError  # an error number, whatever its name says
     return os.strerror(number) if isinstance(number, int) else str(problem)
 
 
