@@ -214,7 +214,7 @@ RELAY_OPTIONS: Final[tuple[Option, ...]] = (
         limit="unauthenticated_per_address",
     ),
     _count(
-        "max-visitors", "Visitors' connections from one address; others wait their turn.",
+        "max-visitors", "Visitors' connections from one address; more are turned away.",
         "4096", "connections", limit="visitors_per_address",
     ),
     _MAX_BUFFER,

@@ -180,6 +180,10 @@ class Registrar:
         """Whether the service of a key is live now."""
         return key in self._live
 
+    def live_keys(self) -> list[Key]:
+        """Whose services are live now."""
+        return list(self._live)
+
     async def stop(self) -> None:
         """Give up claims under way and wait for the public ports to be closed."""
         for claim in list(self._claims):

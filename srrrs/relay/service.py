@@ -233,6 +233,8 @@ class Relay(Service):
 
     def _flush(self) -> None:
         self.tokens.flush()
+        self.directory.touch(self.registrar.live_keys(), self._wall())
+        # A part at a time: the rest waits for the next round.
         self.directory.flush()
 
     # --- ending -------------------------------------------------------------------------
@@ -264,6 +266,8 @@ class Relay(Service):
         if hasattr(self, "gate"):
             try:
                 self._flush()
+                while self.directory.flush():
+                    pass
             except StoreError as error:
                 self._log.error("the last changes could not be written: {error}", error=error)
         self.store.close()
