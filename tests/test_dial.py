@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from srrrs.net.dial import DialError, DialTarget, dial, explain
 from srrrs.net.proxy import ProxyError
+from srrrs.net.tls import ServerIdentity
 from srrrs.net.websocket import Denial, HandshakeDenied, HandshakeFailed
 from srrrs.protocol.handshake import Denied, Hello
 from tests.mini_relay import TOKEN, MiniRelay, until
@@ -276,3 +279,39 @@ async def test_what_answers_is_no_relay(answer: bytes, word: str, heals: bool) -
         assert word in str(told)
         assert told.heals is heals
         await port.stopListening()
+
+
+# Twisted's CertificateOptions takes pyOpenSSL's certificates only.
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+@pytest.mark.integration
+@pytest_twisted.ensureDeferred
+async def test_tls_relays_are_known_by_their_certificate(tmp_path: Path) -> None:
+    """A self-signed relay: refused as it is, let through by its pin, refused by any other pin and
+    under any other name."""
+    with global_reactor() as reactor:
+        identity = ServerIdentity.self_signed(tmp_path, "relay.localhost")
+        relay = MiniRelay(reactor)
+        relay.listen(lambda factory: TLSMemoryBIOFactory(identity.context, False, factory))
+
+        async def attempt(host: str, pin: str | None) -> DialError | None:
+            target = DialTarget.from_url(f"wss://{host}:{relay.number}/tunnel", pin=pin)
+            try:
+                carrier, _ = await dial(reactor, target, TOKEN, HELLO, environ={})
+            except DialError as problem:
+                return problem
+            carrier.abort()
+            return None
+
+        assert await attempt("relay.localhost", identity.pin) is None
+        for host, pin in (
+            ("relay.localhost", None),
+            ("relay.localhost", "sha256:" + "A" * 43 + "="),
+            ("localhost", identity.pin),
+            ("127.0.0.1", identity.pin),
+        ):
+            told = await attempt(host, pin)
+            assert told is not None
+            assert f"no secure connection to {host}" in str(told)
+            assert not told.heals
+        assert relay.tokens == [TOKEN]
+        await relay.close()
