@@ -107,7 +107,7 @@ class Splice(Protocol):
         if self._deadline is None and not self._gone:
             self._deadline = self.channel.clock.callLater(CLOSE_TIMEOUT, self._expired)
 
-    def lost(self, reset: BaseException) -> None:
+    def lost(self, reset: BaseException | None) -> None:
         """The stream was reset: so is the local connection."""
         self.abort()
 

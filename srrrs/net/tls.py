@@ -214,7 +214,7 @@ class _ClientTLS:
         self._pin = pin
         self._is_ip = _is_ip(host)
 
-    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N803
         connection = SSL.Connection(self._context(), None)
         if not self._is_ip:
             connection.set_tlsext_host_name(self._host.encode("idna"))

@@ -11,7 +11,7 @@ from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,18 +20,19 @@ from srrrs.config import RelayConfig
 from srrrs.net.accept import AcceptGate
 from srrrs.net.address import format_address
 from srrrs.net.tls import ServerIdentity
-from srrrs.net.websocket import RelayCarrierFactory
+from srrrs.net.websocket import RelayCarrier, RelayCarrierFactory
 from srrrs.protocol.errors import CloseCode
 from srrrs.protocol.flow import Budget
+from srrrs.protocol.handshake import Hello
 from srrrs.protocol.mux import Limits
-from srrrs.relay.directory import Directory
+from srrrs.relay.directory import Directory, Key
 from srrrs.relay.edge.listener import EdgeFactory
 from srrrs.relay.edge.tcp import PublicPortFactory
 from srrrs.relay.firstrun import make_first_token
 from srrrs.relay.gate import CHECK_EVERY, Gate
 from srrrs.relay.registrar import BACKLOG, Registrar
 from srrrs.relay.store import Store, StoreError
-from srrrs.relay.tokens import Tokens
+from srrrs.relay.tokens import Identity, Tokens
 from srrrs.relay.tunnels import Tunnels
 from srrrs.relay.urls import PublicNames, is_local_name
 
@@ -71,7 +72,6 @@ class Relay(Service):
         wall: Callable[[], float] = time.time,
         out: TextIO | None = None,
     ) -> None:
-        self.setName("srrrs-relay")
         self.config = config
         self.ports: list[IListeningPort] = []
         self._reactor = reactor
@@ -118,8 +118,8 @@ class Relay(Service):
             self._accept,
             RelayCarrierFactory(
                 self._reactor,
-                lambda token, peer: self.gate.authorize(token, peer),
-                lambda carrier, who, hello: self.gate.greet(carrier, who, hello),
+                self._authorize,
+                self._greet,
                 limits.handshake_timeout,
             ),
             None if identity is None else identity.context,
@@ -133,7 +133,7 @@ class Relay(Service):
             self.store,
             per_token=limits.services,
             reserved=[label for host in names.control_hosts if (label := names.label_of(host))],
-            live=lambda key: self.registrar.is_live(key),
+            live=self._is_live,
         )
         self.registrar = Registrar(
             self._reactor,
@@ -173,6 +173,17 @@ class Relay(Service):
             pin="" if pin is None else f" with --pin {pin}",
             domain=config.domain,
         )
+
+    # The parts need each other; these bind late.
+
+    def _authorize(self, token: str | None, peer: IAddress) -> Identity:
+        return self.gate.authorize(token, peer)
+
+    def _greet(self, carrier: RelayCarrier, identity: Identity, hello: Hello) -> None:
+        self.gate.greet(carrier, identity, hello)
+
+    def _is_live(self, key: Key) -> bool:
+        return self.registrar.is_live(key)
 
     async def _listen(self) -> None:
         # Nobody is accepted before the reactor's next turn, when all parts are there.

@@ -25,7 +25,8 @@ class End:
         stream.handler = self
 
     def data_received(self, data: bytes) -> None:
-        assert not self.closed and not self.fin
+        assert not self.closed
+        assert not self.fin
         self.data += data
         self.untaken += len(data)
         if not self.stalled:

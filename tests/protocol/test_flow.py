@@ -14,7 +14,8 @@ def test_a_child_cannot_reserve_what_its_parent_lacks() -> None:
     assert one.reserve(80)
     assert not two.reserve(30)
     assert two.reserve(20)
-    assert two.exhausted and process.exhausted
+    assert two.exhausted
+    assert process.exhausted
     one.release(80)
     assert (process.used, one.used, two.used) == (20, 0, 20)
     assert not two.exhausted

@@ -22,7 +22,7 @@ from srrrs.protocol.errors import ProtocolError
 from srrrs.protocol.handshake import Denied, Hello, Welcome
 
 
-class AgentCarrier(CarrierBase, WebSocketClientProtocol):
+class AgentCarrier(CarrierBase, WebSocketClientProtocol):  # type: ignore[misc]
     """The agent's end of a WebSocket.
 
     ``welcomed`` fires with ``(carrier, Welcome)``, or errs with :class:`Denial` (an HTTP status),
@@ -59,7 +59,7 @@ class AgentCarrier(CarrierBase, WebSocketClientProtocol):
                 self._failure = Denial(int(words[1]), text[:100])
             else:
                 self._failure = HandshakeFailed("what answers there is no relay")
-        super().failHandshake(reason)
+        super().failHandshake(reason)  # type: ignore[no-untyped-call]
 
     def opened(self) -> None:
         self.say(self.factory.hello)
@@ -88,7 +88,7 @@ class AgentCarrier(CarrierBase, WebSocketClientProtocol):
         super()._lost(code, reason, failure)
 
 
-class AgentCarrierFactory(WebSocketClientFactory):  # type: ignore[misc]
+class AgentCarrierFactory(WebSocketClientFactory):
     """Makes the agent's end; connect it to an endpoint, then wait for ``protocol.welcomed``.
 
     ``welcomed``'s first callback must start the carrier (``tunnel.attach``), or it is aborted.
@@ -112,14 +112,16 @@ class AgentCarrierFactory(WebSocketClientFactory):  # type: ignore[misc]
         parts = urlsplit(url)
         if not parts.path or parts.path == "/":
             url = parts._replace(path=handshake.PATH).geturl()
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             url,
             protocols=[handshake.SUBPROTOCOL],
             useragent=f"srrrs/{__version__}",
             headers={"Authorization": f"Bearer {token}"},
             reactor=reactor,
         )
-        self.setProtocolOptions(serverConnectionDropTimeout=0, version=18, **OPTIONS)
+        self.setProtocolOptions(  # type: ignore[no-untyped-call]
+            serverConnectionDropTimeout=0, version=18, **OPTIONS
+        )
         self.clock = reactor
         self.hello = hello
         self.handshake_timeout = handshake_timeout

@@ -13,7 +13,7 @@ from struct import Struct
 from typing import Any, Final
 
 from autobahn.websocket.protocol import WebSocketProtocol
-from autobahn.websocket.xormasker import create_xor_masker
+from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -218,7 +218,7 @@ class CarrierBase:
         if self._handler is not None:
             self._handler.ponged(payload)
 
-    def onMessageBegin(self, isBinary: bool) -> None:
+    def onMessageBegin(self, isBinary: bool) -> None:  # noqa: N803
         self._binary = isBinary
         self._kind = None
         self._collected = b""

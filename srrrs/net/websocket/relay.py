@@ -19,7 +19,7 @@ from srrrs.protocol import handshake
 from srrrs.protocol.handshake import Denied, Hello, Welcome
 
 
-class RelayCarrier(CarrierBase, WebSocketServerProtocol):
+class RelayCarrier(CarrierBase, WebSocketServerProtocol):  # type: ignore[misc]
     """The relay's end of a WebSocket; :meth:`answer` ends the handshake."""
 
     identity: Any = None
@@ -37,7 +37,10 @@ class RelayCarrier(CarrierBase, WebSocketServerProtocol):
         return handshake.SUBPROTOCOL
 
     def sendHttpErrorResponse(
-        self, code: int, reason: str, responseHeaders: Sequence[tuple[str, str]] | None = None
+        self,
+        code: int,
+        reason: str,
+        responseHeaders: Sequence[tuple[str, str]] | None = None,  # noqa: N803
     ) -> None:
         body = f"{reason}\n".encode()
         lines = [
@@ -76,13 +79,13 @@ _REASONS: Final = {
 }
 
 
-class RelayCarrierFactory(WebSocketServerFactory):  # type: ignore[misc]
+class RelayCarrierFactory(WebSocketServerFactory):
     """Makes the relay's end of each agent's WebSocket.
 
     :param authorize: from the bearer token (or ``None``) and the peer's address to an identity;
         raises :class:`Denial`.
-    :param greet: given the carrier, that identity and the hello, calls ``carrier.answer`` and, after
-        a welcome, ``tunnel.attach(carrier, …)``.
+    :param greet: given the carrier, that identity and the hello, calls ``carrier.answer`` and,
+        after a welcome, ``tunnel.attach(carrier, …)``.
     :param handshake_timeout: seconds.
     """
 
@@ -97,10 +100,10 @@ class RelayCarrierFactory(WebSocketServerFactory):  # type: ignore[misc]
         greet: Callable[[RelayCarrier, Any, Hello], None],
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
     ) -> None:
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             protocols=[handshake.SUBPROTOCOL], server=f"srrrs/{__version__}", reactor=reactor
         )
-        self.setProtocolOptions(
+        self.setProtocolOptions(  # type: ignore[no-untyped-call]
             webStatus=False, versions=[13], serveFlashSocketPolicy=False, **OPTIONS
         )
         self.clock = reactor

@@ -1,8 +1,8 @@
 """HTTP visitors: from a request's host to a service, and the pages where that fails.
 
 Routing looks at a connection's *first* request only; all that follows on the connection goes the
-same way. Behind a proxy that reuses its connections for several hosts that is wrong, so such a proxy
-must not be put in front of this. :class:`HttpVisitor` is the only door to that shortcut.
+same way. Behind a proxy that reuses its connections for several hosts that is wrong, so such a
+proxy must not be put in front of this. :class:`HttpVisitor` is the only door to that shortcut.
 """
 
 from __future__ import annotations

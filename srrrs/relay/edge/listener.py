@@ -228,7 +228,7 @@ class EdgeConnection(Protocol):
         self._become(carrier, data)
 
     def _become(self, protocol: IProtocol, data: bytes) -> None:
-        """Hand the connection over with what was read of it; from here on, only its end comes by."""
+        """Hand the connection over with what was read of it; from here on only its end comes by."""
         self._cancel_deadline()
         self._inner = protocol
         protocol.makeConnection(self.transport)  # type: ignore[arg-type]

@@ -20,10 +20,11 @@ _REASONS: Final = {
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>
-body {{ font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 18vh auto; padding: 0 1rem;
-  color: #223; background: #fafafa }}
+body {{ font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 18vh auto;
+  padding: 0 1rem; color: #223; background: #fafafa }}
 h1 {{ font-size: 1.5rem }} p {{ color: #556 }} small {{ color: #99a }}
-@media (prefers-color-scheme: dark) {{ body {{ color: #dde; background: #181a20 }} p {{ color: #aab }} }}
+@media (prefers-color-scheme: dark) {{
+  body {{ color: #dde; background: #181a20 }} p {{ color: #aab }} }}
 </style></head><body><h1>{title}</h1><p>{text}</p><small>{status} · srrrs</small></body></html>
 """
 

@@ -23,7 +23,8 @@ class PublicPortFactory(Factory):
         self.service = service
         self.gate = gate
 
-    def buildProtocol(self, addr: IAddress) -> Protocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        assert addr is not None
         if not self.gate.admit_visitor(addr):
             self._log.warn("too many connections from {host}", host=getattr(addr, "host", "?"))
             return None
