@@ -274,7 +274,7 @@ class Agent(service.Service):
         else:
             stubborn = detail.code in _STUBBORN
             delay = self._backoff.next_slow() if stubborn else self._backoff.next()
-            self._reporter.disconnected(detail.reason, delay)
+            self._reporter.disconnected(detail.reason.rstrip("."), delay)
         self._timer = self._clock.callLater(delay, self._timer_ran_out)
 
     def _do_unschedule(self, _: Any) -> None:
