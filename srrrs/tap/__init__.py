@@ -1,0 +1,1 @@
+"""What ``twistd`` and ``srrrs-tunnel`` share: the Options classes and the making of services."""

@@ -1,0 +1,52 @@
+"""A relay or an agent as the one service of a process."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.application.service import IService, MultiService
+
+from srrrs.config import AgentConfig, RelayConfig
+from srrrs.net.notify import NotifyService
+
+
+def install_reactor() -> None:
+    """Install the fastest reactor there is, unless one is installed already."""
+    if "twisted.internet.reactor" in sys.modules:
+        return
+    try:
+        from srrrs.net.reactor import install
+    except ImportError:  # there is no uvloop here
+        return
+    install()
+
+
+def relay_service(reactor: Any, config: RelayConfig) -> IService:
+    """A relay that has the process to itself.
+
+    :raises ConfigError: the configuration cannot be used here.
+    """
+    from srrrs.relay.service import make_relay
+
+    return _process(reactor, make_relay(reactor, config))
+
+
+def agent_service(reactor: Any, config: AgentConfig) -> IService:
+    """An agent that has the process to itself.
+
+    :raises ConfigError: the configuration cannot be used here.
+    """
+    from srrrs.agent.service import make_agent
+
+    return _process(reactor, make_agent(reactor, config))
+
+
+def _process(reactor: Any, *parts: Any) -> IService:
+    from srrrs.net.accept import raise_nofile_limit
+
+    raise_nofile_limit()
+    process = MultiService()
+    for part in (*parts, NotifyService(reactor)):
+        part.setServiceParent(process)
+    return process
