@@ -8,11 +8,9 @@ import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
+from srrrs.agent.phases import TRANSITIONS, Input, Phase
 from srrrs.agent.services import (
-    TRANSITIONS,
     WITHDRAW_TIMEOUT,
-    Input,
-    Phase,
     PublishedService,
     ServiceRefused,
     ServiceRemoved,

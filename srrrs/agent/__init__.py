@@ -1,0 +1,1 @@
+"""The agent: dials a relay and serves what visitors come for."""

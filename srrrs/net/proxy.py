@@ -7,7 +7,7 @@ import base64
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Final, cast
 from urllib.parse import unquote, urlsplit
 
 from twisted.internet.defer import Deferred
@@ -287,11 +287,3 @@ def _judge(status_line: bytes, proxy: Proxy) -> ProxyError | None:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def proxied_endpoint(
-    endpoint_for: Any, proxy: Proxy, host: str, port: int
-) -> IStreamClientEndpoint:
-    """The endpoint for ``host:port`` through ``proxy``; ``endpoint_for(host, port)`` leads to the
-    proxy itself."""
-    return ConnectEndpoint(endpoint_for(proxy.host, proxy.port), proxy, host, port)
