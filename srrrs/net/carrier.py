@@ -17,7 +17,7 @@ class ICarrier(Interface):
     def start(handler: ICarrierHandler) -> None:
         """The handshake is done: from now on tell ``handler``."""
 
-    def send(chunks: Sequence[bytes | memoryview], size: int) -> None:
+    def send(chunks: Sequence[bytes], size: int) -> None:
         """Send session bytes, ``size`` in all, as one message. Nothing after the end."""
 
     def send_ack(count: int) -> None:
@@ -36,8 +36,8 @@ class ICarrier(Interface):
 class ICarrierHandler(Interface):
     """Whom a carrier tells; in practice a :class:`srrrs.net.tunnel.Tunnel`."""
 
-    def session_data(data: bytes) -> None:
-        """Session bytes, as they arrive."""
+    def session_data(data: bytes, start: int = 0) -> None:
+        """Session bytes, as they arrive: those from ``data[start]`` on."""
 
     def ack_received(count: int) -> None:
         """The peer has parsed ``count`` session bytes."""

@@ -185,15 +185,15 @@ class Tunnel:
 
     # --- from the carrier ---------------------------------------------------------------
 
-    def session_data(self, data: bytes) -> None:
+    def session_data(self, data: bytes, start: int = 0) -> None:
         if self.ended is not None:
             return
         try:
-            self.mux.receive(data)
+            self.mux.receive(data, start)
         except ProtocolError as error:
             self._fail(error)
             return
-        if self.session.parsed(len(data)) and self._carrier is not None:
+        if self.session.parsed(len(data) - start) and self._carrier is not None:
             self._carrier.send_ack(self.session.acknowledge())
 
     def ack_received(self, count: int) -> None:

@@ -260,16 +260,17 @@ class FrameDecoder:
         self._remaining = 0
         self._stream_id = 0
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes.
+    def feed(self, data: bytes, start: int = 0) -> None:
+        """Take the next bytes, from ``data[start]`` on.
 
         :raises ProtocolError: the bytes are no valid frames; the decoder is of no use afterwards.
         """
         if self._hold:
-            data = self._hold + data
+            data = self._hold + (data[start:] if start else data)
             self._hold = b""
+            start = 0
         handler = self._handler
-        pos, end = 0, len(data)
+        pos, end = start, len(data)
         remaining = self._remaining
         while pos < end:
             if remaining:

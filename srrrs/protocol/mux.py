@@ -107,12 +107,12 @@ class Multiplexer:
 
     # --- what comes from the peer -------------------------------------------------------
 
-    def receive(self, data: bytes) -> None:
-        """Take bytes of the session, cut anywhere.
+    def receive(self, data: bytes, start: int = 0) -> None:
+        """Take bytes of the session, cut anywhere, from ``data[start]`` on.
 
         :raises ProtocolError: the peer broke the protocol; the tunnel must end.
         """
-        self._decoder.feed(data)
+        self._decoder.feed(data, start)
         if self._control_size > MAX_BACKLOG:
             raise ProtocolError("the peer does not read what it asks for", CloseCode.LIMIT)
 
@@ -293,12 +293,12 @@ class Multiplexer:
         """Whether :meth:`take` would give anything."""
         return bool(self._control or self._grants or self._scheduler)
 
-    def take(self, size: int) -> tuple[list[bytes | memoryview], int]:
+    def take(self, size: int) -> tuple[list[bytes], int]:
         """Up to about ``size`` bytes for the wire, as whole frames: the chunks and their total.
 
         Control frames come first and are always given whole.
         """
-        out: list[bytes | memoryview] = []
+        out: list[bytes] = []
         total = 0
         if self._control:
             out.extend(self._control)
@@ -321,7 +321,7 @@ class Multiplexer:
             self._let_on()
         return out, total
 
-    def _serve(self, stream: Stream, allowed: int, out: list[bytes | memoryview]) -> int:
+    def _serve(self, stream: Stream, allowed: int, out: list[bytes]) -> int:
         """Give a stream its turn: one DATA frame of at most ``allowed`` bytes, and FIN when due."""
         if stream.state not in (_OPEN, _REMOTE_DONE):
             return 0
@@ -335,10 +335,12 @@ class Multiplexer:
                 chunk = queue[0]
                 if len(chunk) <= left:
                     left -= len(chunk)
-                    out.append(queue.popleft())
+                    del queue[0]
+                    out.append(chunk if type(chunk) is bytes else bytes(chunk))
                 else:
+                    # A view, so that a large chunk is not copied again for each part of it.
                     view = memoryview(chunk)
-                    out.append(view[:left])
+                    out.append(bytes(view[:left]))
                     queue[0] = view[left:]
                     left = 0
             stream.credit -= length

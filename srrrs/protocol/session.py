@@ -28,6 +28,10 @@ class Kind(IntEnum):
     ACK = 1
 
 
+FIRST_OPTIONAL_KIND: Final = 128
+"""Unknown kinds from here on are skipped; lower ones must be known."""
+
+
 class Session:
     """The counters and the replay buffer of one end.
 
@@ -38,7 +42,7 @@ class Session:
 
     def __init__(self, replay: int | None = REPLAY) -> None:
         self._replay = replay
-        self._chunks: deque[bytes | memoryview] = deque()
+        self._chunks: deque[bytes] = deque()
         self._acked_to_peer = 0
         self.sent = 0
         self.acked = 0
@@ -49,7 +53,7 @@ class Session:
         """Bytes that may be sent now; ``None``: any number."""
         return None if self._replay is None else self._replay - (self.sent - self.acked)
 
-    def record(self, chunks: list[bytes | memoryview], size: int) -> None:
+    def record(self, chunks: list[bytes], size: int) -> None:
         """Chunks of ``size`` bytes together were handed to the carrier."""
         self.sent += size
         if self._replay is not None:
@@ -83,10 +87,10 @@ class Session:
                 drop -= size
                 chunks.popleft()
             else:
-                chunks[0] = memoryview(chunks[0])[drop:]
+                chunks[0] = chunks[0][drop:]
                 drop = 0
 
-    def resume(self, peer_received: int) -> tuple[list[bytes | memoryview], int]:
+    def resume(self, peer_received: int) -> tuple[list[bytes], int]:
         """The bytes to send first on a new carrier, and their number.
 
         :param peer_received: how far the peer says that it got.

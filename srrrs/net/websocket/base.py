@@ -7,13 +7,11 @@ one frame. Autobahn's timers use the global reactor, so its timeouts are off and
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from struct import Struct
 from typing import Any, Final
 
 from autobahn.websocket.protocol import WebSocketProtocol
-from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -21,10 +19,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from srrrs.net.carrier import ICarrier, ICarrierHandler
+from srrrs.net.websocket.binary import FrameReader, binary_frame
 from srrrs.protocol import handshake
 from srrrs.protocol.errors import CloseCode, ProtocolError
 from srrrs.protocol.handshake import Denied, Hello, Welcome
-from srrrs.protocol.session import Kind
+from srrrs.protocol.session import FIRST_OPTIONAL_KIND, Kind
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that the peer has for the closing handshake before the connection is aborted."""
@@ -32,12 +31,7 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds from the connection to the end of our handshake, unless an option says otherwise."""
 MAX_ANSWER_HEAD: Final = 16 * 1024
 """Bytes of a relay's answer to the opening handshake."""
-MAX_MESSAGE: Final = 64 * 1024 * 1024
-"""Payload bytes of one WebSocket frame; it is never collected, so this only bounds nonsense."""
-
 _ACK = Struct("!BQ")
-_LENGTH_16 = Struct("!BBH")
-_LENGTH_64 = Struct("!BBQ")
 _OPEN = WebSocketProtocol.STATE_OPEN
 
 
@@ -65,7 +59,10 @@ class CarrierBase:
     heard_at = 0.0
 
     _handler: ICarrierHandler | None = None
+    # Whether our binary frames are masked, and whether the peer's must be (None: as it likes).
     _masked = False
+    _peer_masks: bool | None = None
+    _reader: FrameReader | None = None
     _paused = False
     _registered = False
     _close_call: IDelayedCall | None = None
@@ -73,15 +70,15 @@ class CarrierBase:
     _pong_waits: bytes | None = None
     _told: tuple[int | None, str] | None = None
     _over = False
-    # The message being received: is it binary, its kind, and what of it is collected.
-    _binary = False
-    _kind: int | None = None
+    # The message being received: its kind, and what of it is collected.
+    _kind = 0
     _collected = b""
 
     # --- ICarrier -----------------------------------------------------------------------
 
     def start(self, handler: ICarrierHandler) -> None:
         self._handler = handler
+        self._reader = FrameReader(self, self._peer_masks)
         self._cancel_handshake()
         self.handshake_over()
         if self._over:
@@ -89,7 +86,7 @@ class CarrierBase:
         elif self._paused:
             handler.pause_writing()
 
-    def send(self, chunks: Sequence[bytes | memoryview], size: int) -> None:
+    def send(self, chunks: Sequence[bytes], size: int) -> None:
         self._send_binary([b"\0", *chunks], size + 1)
 
     def send_ack(self, count: int) -> None:
@@ -120,23 +117,9 @@ class CarrierBase:
         if self.state == _OPEN:
             self.sendMessage(handshake.encode(message))  # type: ignore[attr-defined]
 
-    def _send_binary(self, chunks: list[bytes | memoryview], size: int) -> None:
-        if self.state != _OPEN:
-            return
-        mask = 0x80 if self._masked else 0
-        if size < 126:
-            head = bytes((0x82, mask | size))
-        elif size < 65536:
-            head = _LENGTH_16.pack(0x82, mask | 126, size)
-        else:
-            head = _LENGTH_64.pack(0x82, mask | 127, size)
-        if mask:
-            # Unpredictable (RFC 6455, 10.3), which Autobahn's own choice is not.
-            key = os.urandom(4)
-            masked = create_xor_masker(key, size).process(b"".join(chunks))
-            self.transport.writeSequence((head, key, masked))
-        else:
-            self.transport.write(b"".join((head, *chunks)))
+    def _send_binary(self, chunks: list[bytes], size: int) -> None:
+        if self.state == _OPEN:
+            self.transport.writeSequence(binary_frame(chunks, size, self._masked))
 
     # --- from the transport -------------------------------------------------------------
 
@@ -150,7 +133,46 @@ class CarrierBase:
 
     def dataReceived(self, data: bytes) -> None:
         self.heard_at = self.clock.seconds()
-        self._dataReceived(data)  # type: ignore[attr-defined]
+        reader = self._reader
+        if reader is None:
+            self._dataReceived(data)  # type: ignore[attr-defined]
+            if self._reader is None:
+                return
+            # The handshake ended just now: what Autobahn holds is ours.
+            data, self.data = self.data, b""
+            reader = self._reader
+        try:
+            reader.feed(data)
+        except ProtocolError as error:
+            self.fail(error)
+
+    # --- from the frame reader ----------------------------------------------------------
+
+    def message_data(self, payload: bytes, first: bool) -> None:
+        handler = self._handler
+        if handler is None or self.state != _OPEN:
+            return
+        if first:
+            self._kind = payload[0]
+            self._collected = b""
+        if self._kind == Kind.SESSION:
+            handler.session_data(payload, int(first))
+        elif self._kind == Kind.ACK:
+            self._collected += payload
+            if len(self._collected) > _ACK.size:
+                raise ProtocolError("an acknowledgement that is too long")
+        elif self._kind < FIRST_OPTIONAL_KIND:
+            raise ProtocolError(f"a message of kind {self._kind}")
+
+    def message_end(self) -> None:
+        if self._kind == Kind.ACK and self._handler is not None and self.state == _OPEN:
+            self._kind = FIRST_OPTIONAL_KIND
+            if len(self._collected) != _ACK.size:
+                raise ProtocolError("an acknowledgement that is too short")
+            self._handler.ack_received(_ACK.unpack(self._collected)[1])
+
+    def control_frame(self, frame: bytes) -> None:
+        self._dataReceived(frame)  # type: ignore[attr-defined]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._over = True
@@ -218,61 +240,35 @@ class CarrierBase:
         if self._handler is not None:
             self._handler.ponged(payload)
 
+    # The handshake's one message is all that Autobahn collects: from then on the frame reader
+    # stands in. Its limit is checked at each frame's header.
+
     def onMessageBegin(self, isBinary: bool) -> None:  # noqa: N803
-        self._binary = isBinary
-        self._kind = None
         self._collected = b""
-        if isBinary is (self._handler is None):
-            kind = "a binary message during" if isBinary else "a text message after"
-            self.fail(ProtocolError(f"{kind} the handshake"))
+        if isBinary:
+            self.fail(ProtocolError("a binary message during the handshake"))
 
     def onMessageFrameBegin(self, length: int) -> None:
         # Autobahn counts on these.
         self.frame_length = length
         self.frame_data: list[bytes] = []
-        if length > (MAX_MESSAGE if self._binary else handshake.MAX_HANDSHAKE):
-            self.fail(ProtocolError("a message that is too long", CloseCode.LIMIT))
+        if len(self._collected) + length > handshake.MAX_HANDSHAKE:
+            self.fail(ProtocolError("a handshake that is too long", CloseCode.LIMIT))
 
     def onMessageFrameData(self, payload: bytes) -> None:
-        if not payload or self.state != _OPEN:
-            return
-        handler = self._handler
-        if handler is None:
-            if len(self._collected) + len(payload) > handshake.MAX_HANDSHAKE:
-                self.fail(ProtocolError("a handshake that is too long", CloseCode.LIMIT))
-            else:
-                self._collected += payload
-            return
-        if self._kind is None:
-            self._kind = payload[0]
-            payload = payload[1:]
-        if self._kind == Kind.SESSION:
-            if payload:
-                handler.session_data(payload)
-        elif self._kind == Kind.ACK:
+        if self.state == _OPEN:
             self._collected += payload
-            if len(self._collected) > 8:
-                self.fail(ProtocolError("an acknowledgement that is too long"))
 
     def onMessageFrameEnd(self) -> None:
         self.frame_data = []
 
     def onMessageEnd(self) -> None:
-        if self.state != _OPEN:
-            return
-        handler = self._handler
-        if handler is None:
-            if not self._binary:
-                payload, self._collected = self._collected, b""
-                try:
-                    self.handshake_message(payload)
-                except ProtocolError as error:
-                    self.fail(error)
-        elif self._kind == Kind.ACK:
-            if len(self._collected) != 8:
-                self.fail(ProtocolError("an acknowledgement that is too short"))
-            else:
-                handler.ack_received(int.from_bytes(self._collected, "big"))
+        if self.state == _OPEN and self._reader is None:
+            payload, self._collected = self._collected, b""
+            try:
+                self.handshake_message(payload)
+            except ProtocolError as error:
+                self.fail(error)
 
     def sendCloseFrame(self, *args: Any, **kwargs: Any) -> None:
         # Every close goes through here, Autobahn's own too: none may last for ever.
