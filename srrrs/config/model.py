@@ -68,7 +68,7 @@ class AgentLimits:
     tunnel_buffer_bytes: int = 256 * MIB
     window_bytes: int = 16 * MIB
     connect_timeout: float = 10.0
-    handshake_timeout: float = 10.0
+    handshake_timeout: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -314,7 +314,7 @@ AGENT_OPTIONS: Final[tuple[Option, ...]] = (
         limit="connect_timeout", most=3600.0,
     ),
     _duration(
-        "handshake-timeout", "For the relay to be reached and to accept the tunnel.", "10s",
+        "handshake-timeout", "For the relay to be reached and to accept the tunnel.", "30s",
         limit="handshake_timeout", most=3600.0,
     ),
     CONFIG,

@@ -142,7 +142,10 @@ def _alternative_names(domain: str) -> list[x509.GeneralName]:
     try:
         return [x509.IPAddress(ip_address(domain))]
     except ValueError:
-        return [x509.DNSName(domain), x509.DNSName(f"*.{domain}")]
+        names: list[x509.GeneralName] = [x509.DNSName(domain)]
+        if "." in domain:  # Verifiers refuse "*.localhost" and the like (RFC 6125, 7.2).
+            names += [x509.DNSName(f"*.{domain}")]
+        return names
 
 
 def _is_good(certificate: x509.Certificate, key: Any, names: list[x509.GeneralName]) -> bool:

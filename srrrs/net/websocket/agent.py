@@ -77,13 +77,13 @@ class AgentCarrier(CarrierBase, WebSocketClientProtocol):  # type: ignore[misc]
 
     def fail(self, error: ProtocolError) -> None:
         if self._failure is None:
-            self._failure = HandshakeFailed(error.reason)
+            self._failure = HandshakeFailed(error.reason, error.code)
         super().fail(error)
 
     def _lost(self, code: int | None, reason: str, failure: Failure) -> None:
         if not self.welcomed.called:
             if self._failure is None and self._told is not None and code is not None:
-                self._failure = HandshakeFailed(reason)
+                self._failure = HandshakeFailed(reason, code)
             self.welcomed.errback(failure if self._failure is None else Failure(self._failure))
         super()._lost(code, reason, failure)
 

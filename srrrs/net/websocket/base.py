@@ -52,6 +52,7 @@ class CarrierBase:
     _log = Logger()
 
     transport: Any
+    data: bytes  # What Autobahn has not parsed yet.
     factory: Any
     state: int
     clock: IReactorTime

@@ -23,4 +23,11 @@ class HandshakeDenied(Exception):
 
 
 class HandshakeFailed(Exception):
-    """What answered is no relay, or not one that we can talk to."""
+    """What answered is no relay, or not one that we can talk to, or it closed.
+
+    :ivar code: the close code, where it gave one.
+    """
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
