@@ -1,0 +1,376 @@
+"""Fakes for tests of protocols that run on srrrs, or on anything that looks like TCP.
+
+No sockets, no reactor, no real time: the test says when bytes move, how many, and when the other
+side closes. :class:`FakeTransport` behaves as Twisted's TCP transport does, its sharp edges
+included; :func:`connect` joins two protocols by a pair of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IPushProducer,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+BUFFER: Final = 64 * 1024
+"""Bytes above which a transport pauses its producer, as Twisted's."""
+MAX_TURNS: Final = 1_000_000
+"""Turns after which :meth:`Connection.flush` gives up: the two ends never fall silent."""
+
+_HERE: Final = IPv4Address("TCP", "127.0.0.1", 8000)
+_THERE: Final = IPv4Address("TCP", "192.0.2.1", 50000)
+
+
+@implementer(ITCPTransport, IConsumer, IPushProducer)
+class FakeTransport:
+    """A TCP connection whose other end is the test.
+
+    Like Twisted's, it calls ``pauseProducing`` on *every* write that leaves more than
+    ``buffer_size`` bytes unsent, resumes once all are gone, does not close while a producer is
+    registered, takes writes after ``loseConnection``, and tells of the peer's half-close again
+    each time reading is resumed.
+
+    Nothing happens by itself: :meth:`receive`, :meth:`peer_half_close` and :meth:`peer_reset` are
+    the peer's doing, :meth:`drain` the network's.
+
+    :param buffer_size: bytes.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        peer: IAddress = _THERE,
+        host: IAddress = _HERE,
+        buffer_size: int = BUFFER,
+    ) -> None:
+        self.protocol: IProtocol | None = None
+        self.buffer_size = buffer_size
+        self.connected = True
+        self.disconnecting = False
+        self.aborted = False
+        self.write_closed = False
+        self.reading = True
+        self.no_delay = False
+        self.keep_alive = False
+        self.lost: Failure | None = None
+        self.sent = bytearray()
+        self.producer: Any = None
+        self._streaming = False
+        self._producer_paused = False
+        self._half_closing = False
+        self._buffer = bytearray()
+        self._inbound: deque[bytes] = deque()
+        self._eof = False
+        self._peer = peer
+        self._host = host
+
+    def attach(self, protocol: IProtocol) -> None:
+        """Make the connection to ``protocol``."""
+        self.protocol = protocol
+        protocol.makeConnection(self)
+
+    # --- what the test sees and does ----------------------------------------------------
+
+    @property
+    def buffered(self) -> int:
+        """Bytes written and not yet drained."""
+        return len(self._buffer)
+
+    @property
+    def held(self) -> int:
+        """Bytes received while reading was paused."""
+        return sum(map(len, self._inbound))
+
+    def receive(self, data: bytes) -> None:
+        """The peer's bytes arrive; they are held while reading is paused."""
+        if self.connected and data:
+            self._inbound.append(data)
+            self._read()
+
+    def peer_half_close(self) -> None:
+        """The peer sends no more."""
+        self._eof = True
+        self._read()
+
+    def peer_reset(self) -> None:
+        """The connection breaks."""
+        self._lose(Failure(ConnectionLost()))
+
+    def drain(self, limit: int | None = None) -> bytes:
+        """A turn of the reactor: at most ``limit`` bytes leave, and what is due happens.
+
+        Due may be: a pending abort, held data (where reading was resumed), the producer's
+        resumption, a half-close, the connection's end.
+
+        :returns: the bytes that left; they are also added to ``sent``.
+        """
+        if self.aborted:
+            self._lose(Failure(ConnectionAborted()))
+        self._read()
+        if self._over():
+            return b""
+        size = len(self._buffer) if limit is None else min(limit, len(self._buffer))
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        self.sent += data
+        if not self._buffer:
+            self._emptied()
+        return data
+
+    def _emptied(self) -> None:
+        if self.producer is not None:
+            if not self._streaming or self._producer_paused:
+                self._producer_paused = False
+                self.producer.resumeProducing()
+        elif self.disconnecting:
+            self._lose(Failure(ConnectionDone()))
+        elif self._half_closing and not self.write_closed:
+            self.write_closed = True
+            self._tell("writeConnectionLost")
+
+    def _over(self) -> bool:
+        return not self.connected or self.aborted
+
+    def _read(self) -> None:
+        while self._inbound and self.reading and not self._over():
+            data = self._inbound.popleft()
+            assert self.protocol is not None
+            try:
+                self.protocol.dataReceived(data)
+            except Exception:
+                self._fault("dataReceived")
+        if self._eof and not self._inbound and self.reading and not self._over():
+            self.reading = False
+            if not self._tell("readConnectionLost"):
+                self._lose(Failure(ConnectionDone()))
+
+    def _tell(self, name: str) -> bool:
+        """Tell of a half-close; whether the protocol wants to know."""
+        protocol: Any = self.protocol
+        if not IHalfCloseableProtocol.providedBy(protocol):
+            return False
+        try:
+            getattr(protocol, name)()
+        except Exception:
+            self._fault(name)
+        return True
+
+    def _fault(self, name: str) -> None:
+        self._log.failure("a protocol's {name} failed", name=name)
+        self._lose(Failure())
+
+    def _lose(self, reason: Failure) -> None:
+        if not self.connected:
+            return
+        self.connected = self.reading = False
+        self.lost = reason
+        self._inbound.clear()
+        self._buffer.clear()
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        if self.protocol is not None:
+            self.protocol.connectionLost(reason)
+
+    # --- ITransport ---------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        if not isinstance(data, bytes):
+            raise TypeError(f"data to write must be bytes, not {type(data).__name__}")
+        if self._over() or self.write_closed or not data:
+            return
+        self._buffer += data
+        if self.producer is not None and self._streaming and len(self._buffer) > self.buffer_size:
+            self._producer_paused = True
+            self.producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        if not self.connected or self.disconnecting:
+            return
+        self.reading = False
+        if self.write_closed:
+            self._lose(Failure(ConnectionDone()))
+        else:
+            self.disconnecting = True
+
+    def loseWriteConnection(self) -> None:
+        self._half_closing = True
+
+    def abortConnection(self) -> None:
+        self.reading = False
+        self.aborted = True
+
+    def getPeer(self) -> IAddress:  # type: ignore[override]
+        return self._peer
+
+    def getHost(self) -> IAddress:  # type: ignore[override]
+        return self._host
+
+    def getTcpNoDelay(self) -> bool:
+        return self.no_delay
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.no_delay = bool(enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        return self.keep_alive
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.keep_alive = bool(enabled)
+
+    # --- IConsumer ----------------------------------------------------------------------
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if self.producer is not None:
+            raise RuntimeError("a producer is already registered")
+        if not self.connected:
+            producer.stopProducing()
+            return
+        self.producer = producer
+        self._streaming = streaming
+        self._producer_paused = False
+        if not streaming:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    # --- IPushProducer ------------------------------------------------------------------
+
+    def pauseProducing(self) -> None:
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        # What is held comes with the next turn, not from within this call.
+        if not self._over() and not self.disconnecting:
+            self.reading = True
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+
+class Connection:
+    """Two fake transports, joined: what leaves one arrives at the other when pumped.
+
+    :param capacity: bytes that the network and the receiver's kernel hold while the receiver
+        does not read; beyond that, the sender's buffer fills.
+    """
+
+    def __init__(self, a: FakeTransport, b: FakeTransport, capacity: int = BUFFER) -> None:
+        self.a = a
+        self.b = b
+        self.capacity = capacity
+        self._ended: set[FakeTransport] = set()
+
+    def pump(self, size: int | None = None) -> bool:
+        """Move at most ``size`` bytes each way; whether anything happened."""
+        before = self._state()
+        there = self._move(self.a, self.b, size)
+        back = self._move(self.b, self.a, size)
+        return there or back or before != self._state()
+
+    def flush(self, size: int | None = None) -> None:
+        """Pump until nothing happens any more, ``size`` bytes at a time.
+
+        :raises RuntimeError: the two never fall silent.
+        """
+        for _ in range(MAX_TURNS):
+            if not self.pump(size):
+                return
+        raise RuntimeError("the connection never falls silent")
+
+    def _state(self) -> tuple[object, ...]:
+        return tuple(
+            (t.connected, t.write_closed, t.buffered, t.held, t.reading) for t in (self.a, self.b)
+        )
+
+    def _move(self, source: FakeTransport, sink: FakeTransport, size: int | None) -> bool:
+        room = max(0, self.capacity - sink.held) if sink.connected else self.capacity
+        data = source.drain(room if size is None else min(size, room))
+        if data and not sink.connected:
+            # The peer is gone: its kernel answers with a reset.
+            source.peer_reset()
+        sink.receive(data)
+        if source.lost is not None and not source.lost.check(ConnectionDone):
+            told = sink.connected
+            sink.peer_reset()
+            return told or bool(data)
+        if (source.lost is None and not source.write_closed) or source in self._ended:
+            return bool(data)
+        self._ended.add(source)
+        sink.peer_half_close()
+        return True
+
+
+def connect(
+    a: IProtocol, b: IProtocol, buffer_size: int = BUFFER, capacity: int = BUFFER
+) -> Connection:
+    """Join two protocols; ``a`` is connected first."""
+    connection = Connection(
+        FakeTransport(_THERE, _HERE, buffer_size),
+        FakeTransport(_HERE, _THERE, buffer_size),
+        capacity,
+    )
+    connection.a.attach(a)
+    connection.b.attach(b)
+    return connection
+
+
+class Recorder(Protocol):
+    """Writes down what happens to it.
+
+    :ivar events: names of callbacks, and the bytes received, in order; adjoining bytes joined.
+    :ivar lost: why the connection ended.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[str | bytes] = []
+        self.lost: Failure | None = None
+
+    @property
+    def data(self) -> bytes:
+        """All bytes received."""
+        return b"".join(event for event in self.events if isinstance(event, bytes))
+
+    def connectionMade(self) -> None:
+        self.events.append("connectionMade")
+
+    def dataReceived(self, data: bytes) -> None:
+        last = self.events[-1]
+        if isinstance(last, bytes):
+            self.events[-1] = last + data
+        else:
+            self.events.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.events.append("connectionLost")
+        self.lost = reason
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfCloseRecorder(Recorder):
+    """A :class:`Recorder` that outlives a half-close."""
+
+    def readConnectionLost(self) -> None:
+        self.events.append("readConnectionLost")
+
+    def writeConnectionLost(self) -> None:
+        self.events.append("writeConnectionLost")
