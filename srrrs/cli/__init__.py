@@ -1,0 +1,1 @@
+"""The ``srrrs-tunnel`` command."""
