@@ -1,14 +1,15 @@
 """Fakes for tests of protocols that run on srrrs, or on anything that looks like TCP.
 
 No sockets, no reactor, no real time: the test says when bytes move, how many, and when the other
-side closes. :class:`FakeTransport` behaves as Twisted's TCP transport does, its sharp edges
-included; :func:`connect` joins two protocols by a pair of them.
+side closes. :class:`FakeTransport` behaves as Twisted's TCP (or TLS) transport does, its sharp
+edges included; :func:`connect` joins two protocols by a pair of them. :class:`MemoryCarrier`
+carries a tunnel as a WebSocket would.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address
@@ -19,17 +20,24 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IProtocol,
     IPushProducer,
+    IReactorTime,
+    ISSLTransport,
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
+
+from srrrs.net.carrier import ICarrier, ICarrierHandler
 
 BUFFER: Final = 64 * 1024
 """Bytes above which a transport pauses its producer, as Twisted's."""
 MAX_TURNS: Final = 1_000_000
 """Turns after which :meth:`Connection.flush` gives up: the two ends never fall silent."""
+
+CARRIER_BUFFER: Final = 64 * 1024
+"""Bytes under way above which a :class:`MemoryCarrier` pauses its tunnel."""
 
 _HERE: Final = IPv4Address("TCP", "127.0.0.1", 8000)
 _THERE: Final = IPv4Address("TCP", "192.0.2.1", 50000)
@@ -40,14 +48,16 @@ class FakeTransport:
     """A TCP connection whose other end is the test.
 
     Like Twisted's, it calls ``pauseProducing`` on *every* write that leaves more than
-    ``buffer_size`` bytes unsent, resumes once all are gone, does not close while a producer is
-    registered, takes writes after ``loseConnection``, and tells of the peer's half-close again
-    each time reading is resumed.
+    ``buffer_size`` bytes unsent, resumes once all are gone, does not close while a paused or a
+    pull producer is registered, takes writes after ``loseConnection``, and tells of the peer's
+    half-close again each time reading is resumed.
 
     Nothing happens by itself: :meth:`receive`, :meth:`peer_half_close` and :meth:`peer_reset` are
     the peer's doing, :meth:`drain` the network's.
 
     :param buffer_size: bytes.
+    :param tls: behave as Twisted's TLS does where that differs: no half-close either way, no close
+        while any producer is registered, no writes after ``loseConnection`` without one.
     """
 
     _log = Logger()
@@ -57,7 +67,11 @@ class FakeTransport:
         peer: IAddress = _THERE,
         host: IAddress = _HERE,
         buffer_size: int = BUFFER,
+        tls: bool = False,
     ) -> None:
+        self.tls = tls
+        if tls:
+            alsoProvides(self, ISSLTransport)
         self.protocol: IProtocol | None = None
         self.buffer_size = buffer_size
         self.connected = True
@@ -133,12 +147,12 @@ class FakeTransport:
         return data
 
     def _emptied(self) -> None:
-        if self.producer is not None:
-            if not self._streaming or self._producer_paused:
-                self._producer_paused = False
-                self.producer.resumeProducing()
+        if self.producer is not None and (not self._streaming or self._producer_paused):
+            self._producer_paused = False
+            self.producer.resumeProducing()
         elif self.disconnecting:
-            self._lose(Failure(ConnectionDone()))
+            if self.producer is None or not self.tls:
+                self._lose(Failure(ConnectionDone()))
         elif self._half_closing and not self.write_closed:
             self.write_closed = True
             self._tell("writeConnectionLost")
@@ -156,7 +170,7 @@ class FakeTransport:
                 self._fault("dataReceived")
         if self._eof and not self._inbound and self.reading and not self._over():
             self.reading = False
-            if not self._tell("readConnectionLost"):
+            if self.tls or not self._tell("readConnectionLost"):
                 self._lose(Failure(ConnectionDone()))
 
     def _tell(self, name: str) -> bool:
@@ -194,6 +208,8 @@ class FakeTransport:
             raise TypeError(f"data to write must be bytes, not {type(data).__name__}")
         if self._over() or self.write_closed or not data:
             return
+        if self.tls and self.disconnecting and self.producer is None:
+            return
         self._buffer += data
         if self.producer is not None and self._streaming and len(self._buffer) > self.buffer_size:
             self._producer_paused = True
@@ -206,12 +222,12 @@ class FakeTransport:
         if not self.connected or self.disconnecting:
             return
         self.reading = False
-        if self.write_closed:
-            self._lose(Failure(ConnectionDone()))
-        else:
-            self.disconnecting = True
+        self.disconnecting = True
 
     def loseWriteConnection(self) -> None:
+        if self.tls:
+            # Twisted would pass it to the TCP connection below, and cut TLS off.
+            raise RuntimeError("TLS has no half-close")
         self._half_closing = True
 
     def abortConnection(self) -> None:
@@ -374,3 +390,135 @@ class HalfCloseRecorder(Recorder):
 
     def writeConnectionLost(self) -> None:
         self.events.append("writeConnectionLost")
+
+
+@implementer(ICarrier)
+class MemoryCarrier:
+    """One end of a carrier in memory; make both with :func:`carriers`.
+
+    What is sent waits in ``outbox`` until :meth:`deliver`. Pings are answered as they are
+    delivered, as a WebSocket does.
+
+    :ivar outbox: what is under way to the other end: kind (``data``, ``ack``, ``ping``, ``pong``,
+        ``close``) and payload.
+    :ivar answers_pings: set it to False for an end that has fallen silent.
+    :ivar aborted: this end was aborted.
+    :ivar lost: the end was told to the handler.
+    """
+
+    other: MemoryCarrier
+
+    def __init__(self, clock: IReactorTime, peer: IAddress, buffer_size: int) -> None:
+        self.peer = peer
+        self.heard_at = clock.seconds()
+        self.outbox: deque[tuple[str, Any]] = deque()
+        self.answers_pings = True
+        self.aborted = False
+        self.lost = False
+        self.closing: tuple[int, str] | None = None
+        self._clock = clock
+        self._buffer_size = buffer_size
+        self._buffered = 0
+        self._paused = False
+        self._handler: ICarrierHandler | None = None
+
+    # --- what the test does -------------------------------------------------------------
+
+    def deliver(self, count: int | None = None) -> int:
+        """Let the other end have the next ``count`` messages (all, where None); their number.
+
+        Nothing moves before the other end was started, or after the end.
+        """
+        other, moved = self.other, 0
+        while self.outbox and other._handler is not None and not other.lost:
+            if count is not None and moved >= count:
+                break
+            kind, payload = self.outbox.popleft()
+            moved += 1
+            if kind == "data":
+                self._buffered -= len(payload)
+            other._take(kind, payload)
+        if self._paused and not self._buffered and not self.lost and self._handler is not None:
+            self._paused = False
+            self._handler.resume_writing()
+        return moved
+
+    def cut(self, reason: str = "the connection was cut") -> None:
+        """The connection breaks: both ends are told, and what is under way is lost."""
+        for end in (self, self.other):
+            end.outbox.clear()
+            end._lose(None, reason)
+
+    def _take(self, kind: str, payload: Any) -> None:
+        handler = self._handler
+        assert handler is not None
+        self.heard_at = self._clock.seconds()
+        if kind == "close":
+            self._lose(*payload)
+            self.other._lose(None, payload[1])
+        elif kind == "ping":
+            if self.answers_pings and self.closing is None:
+                self.outbox.append(("pong", payload))
+        elif self.closing is not None:
+            return
+        elif kind == "pong":
+            handler.ponged(payload)
+        elif kind == "ack":
+            handler.ack_received(payload)
+        else:
+            handler.session_data(payload)
+
+    def _lose(self, code: int | None, reason: str) -> None:
+        if not self.lost:
+            self.lost = True
+            if self._handler is not None:
+                self._handler.carrier_lost(code, reason)
+
+    # --- ICarrier -----------------------------------------------------------------------
+
+    def start(self, handler: ICarrierHandler) -> None:
+        self._handler = handler
+        if self.lost:
+            handler.carrier_lost(None, "the connection was lost")
+
+    def _put(self, kind: str, payload: Any) -> bool:
+        if self.lost or self.aborted or self.closing is not None:
+            return False
+        self.outbox.append((kind, payload))
+        return True
+
+    def send(self, chunks: Sequence[bytes], size: int) -> None:
+        data = b"".join(chunks)
+        if len(data) != size:
+            raise ValueError(f"{len(data)} bytes, said to be {size}")
+        if self._put("data", data):
+            self._buffered += size
+            if self._buffered > self._buffer_size and self._handler is not None:
+                self._paused = True
+                self._handler.pause_writing()
+
+    def send_ack(self, count: int) -> None:
+        self._put("ack", count)
+
+    def ping(self, payload: bytes) -> None:
+        self._put("ping", payload)
+
+    def close(self, code: int, reason: str) -> None:
+        if self._put("close", (code, reason)):
+            self.closing = (code, reason)
+
+    def abort(self) -> None:
+        """Both ends are told a turn later."""
+        if not self.aborted and not self.lost:
+            self.aborted = True
+            self._clock.callLater(0, self.cut, "the connection was aborted")
+
+
+def carriers(
+    clock: IReactorTime, buffer_size: int = CARRIER_BUFFER
+) -> tuple[MemoryCarrier, MemoryCarrier]:
+    """Two joined carriers; what is sent moves by :meth:`MemoryCarrier.deliver`."""
+    a = MemoryCarrier(clock, _THERE, buffer_size)
+    b = MemoryCarrier(clock, _HERE, buffer_size)
+    a.other, b.other = b, a
+    return a, b

@@ -10,7 +10,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IConsumer, IPushProducer, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from zope.interface import implementer
@@ -70,14 +70,15 @@ def test_a_pull_producer_is_asked_each_time() -> None:
     assert producer.calls == ["resume", "resume"]
 
 
-def test_close_waits_for_the_producer_and_the_buffer() -> None:
-    """`loseConnection` closes when the producer is gone and everything was sent."""
-    transport, producer, protocol = FakeTransport(), Producer(), Recorder()
+def test_close_waits_for_a_paused_producer_and_the_buffer() -> None:
+    """`loseConnection` closes when everything was sent and no producer is paused."""
+    transport, producer, protocol = FakeTransport(buffer_size=2), Producer(), Recorder()
     transport.attach(protocol)
     transport.registerProducer(producer, True)
     transport.write(b"one")
     transport.loseConnection()
     transport.drain()
+    assert producer.calls == ["pause", "resume"]
     transport.write(b"two")
     transport.unregisterProducer()
     assert "connectionLost" not in protocol.events
@@ -87,6 +88,35 @@ def test_close_waits_for_the_producer_and_the_buffer() -> None:
     assert transport.sent == b"onetwo"
     assert protocol.lost is not None
     assert protocol.lost.check(ConnectionDone)
+
+
+def test_tls_does_not_close_while_a_producer_is_registered() -> None:
+    """As Twisted's TLS: only `unregisterProducer` lets `loseConnection` come about."""
+    transport, producer, protocol = FakeTransport(tls=True), Producer(), Recorder()
+    assert ISSLTransport.providedBy(transport)
+    transport.attach(protocol)
+    transport.registerProducer(producer, True)
+    transport.loseConnection()
+    transport.write(b"still taken")
+    for _ in range(3):
+        transport.drain()
+    assert "connectionLost" not in protocol.events
+    transport.unregisterProducer()
+    transport.write(b"dropped")
+    transport.drain()
+    assert transport.sent == b"still taken"
+    assert protocol.lost is not None
+    assert protocol.lost.check(ConnectionDone)
+
+
+def test_tls_has_no_half_close() -> None:
+    """Neither way: asking for it is an error, and the peer's end is the connection's."""
+    transport, protocol = FakeTransport(tls=True), HalfCloseRecorder()
+    transport.attach(protocol)
+    with pytest.raises(RuntimeError, match="half-close"):
+        transport.loseWriteConnection()
+    transport.peer_half_close()
+    assert protocol.events == ["connectionMade", "connectionLost"]
 
 
 def test_paused_reading_holds_data_and_end() -> None:
