@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from srrrs.protocol.errors import CloseCode, ProtocolError
-from srrrs.protocol.frames import optional_seconds, parse_object, text_member
+from srrrs.protocol.frames import optional_seconds, optional_text, parse_object, text_member
 
 SUBPROTOCOL: Final = "srrrs.v1"
 """The WebSocket subprotocol (RFC 6455, 1.9); a relay that does not take it cannot be talked to."""
@@ -23,22 +23,26 @@ INSTANCE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Agent to relay. ``heartbeat`` is the interval that the agent asks for, in seconds."""
+    """Agent to relay. ``heartbeat`` is the interval that it asks for, in seconds; ``binding``
+    the channel binding of its TLS connection, where it has one (RFC 9266)."""
 
     run: str
     instance: str
     agent: str
     heartbeat: float
+    binding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Relay to agent: the tunnel stands. ``heartbeat`` is the interval in force, in seconds."""
+    """Relay to agent: the tunnel stands. ``heartbeat`` is the interval in force, in seconds;
+    ``binding`` the agent's own, where the relay's TLS connection has the same."""
 
     tunnel: str
     heartbeat: float
     domain: str
     relay: str
+    binding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def encode(message: Hello | Welcome | Denied) -> bytes:
     members = {
         "type": type(message).__name__.lower(),
         "version": VERSION,
-        **asdict(message),
+        **{name: value for name, value in asdict(message).items() if value is not None},
     }
     return json.dumps(members, separators=(",", ":")).encode()
 
@@ -75,7 +79,13 @@ def decode_hello(payload: bytes) -> Hello:
     heartbeat = optional_seconds(members, "heartbeat")
     if not heartbeat:
         raise ProtocolError("no heartbeat interval")
-    return Hello(run, instance, text_member(members, "agent", limit=128), heartbeat)
+    return Hello(
+        run,
+        instance,
+        text_member(members, "agent", limit=128),
+        heartbeat,
+        optional_text(members, "binding", limit=128),
+    )
 
 
 def decode_answer(payload: bytes) -> Welcome | Denied:
@@ -99,4 +109,5 @@ def decode_answer(payload: bytes) -> Welcome | Denied:
         heartbeat,
         text_member(members, "domain"),
         text_member(members, "relay", limit=128),
+        optional_text(members, "binding", limit=128),
     )

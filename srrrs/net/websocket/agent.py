@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,11 +32,13 @@ class AgentCarrier(CarrierBase, WebSocketClientProtocol):  # type: ignore[misc]
     """
 
     _masked = True
+    _peer_masks = False
 
     def __init__(self) -> None:
         super().__init__()
         self.welcomed: Deferred[tuple[AgentCarrier, Welcome]] = Deferred(lambda _: self.abort())
         self._failure: Exception | None = None
+        self._binding: str | None = None
 
     def dataReceived(self, data: bytes) -> None:
         if self.state == WebSocketProtocol.STATE_CONNECTING:
@@ -62,7 +65,8 @@ class AgentCarrier(CarrierBase, WebSocketClientProtocol):  # type: ignore[misc]
         super().failHandshake(reason)  # type: ignore[no-untyped-call]
 
     def opened(self) -> None:
-        self.say(self.factory.hello)
+        self._binding = self.channel_binding()
+        self.say(replace(self.factory.hello, binding=self._binding))
 
     def handshake_message(self, payload: bytes) -> None:
         answer = handshake.decode_answer(payload)
@@ -70,6 +74,10 @@ class AgentCarrier(CarrierBase, WebSocketClientProtocol):  # type: ignore[misc]
             self._failure = HandshakeDenied(answer)
             self.close(1000, "")
             return
+        if self._binding is not None and answer.binding == self._binding:
+            # Both ends have proved that they share the TLS connection: no proxy that would need
+            # masks (RFC 6455, 10.3) ever sees a frame.
+            self._masked = False
         if not self.welcomed.called:
             self.welcomed.callback((self, answer))
             if self._handler is None:

@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Any, Final
 
 from autobahn.websocket.protocol import WebSocketProtocol
+from OpenSSL import SSL
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -62,7 +63,7 @@ class CarrierBase:
     _handler: ICarrierHandler | None = None
     # Whether our binary frames are masked, and whether the peer's must be (None: as it likes).
     _masked = False
-    _peer_masks: bool | None = None
+    _peer_masks: bool | None = True
     _reader: FrameReader | None = None
     _paused = False
     _registered = False
@@ -112,6 +113,17 @@ class CarrierBase:
 
     def handshake_over(self) -> None:
         """Whoever limits handshakes puts itself here, to be told that this one has ended."""
+
+    def channel_binding(self) -> str | None:
+        """What only the two ends of this very TLS connection know (``tls-exporter``, RFC 9266);
+        ``None`` without TLS, and before TLS 1.3, where it would need the extended master secret."""
+        handle = getattr(self.transport, "getHandle", None)
+        connection = None if handle is None else handle()
+        if not isinstance(connection, SSL.Connection):
+            return None
+        if connection.get_protocol_version_name() != "TLSv1.3":
+            return None
+        return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"").hex()
 
     def say(self, message: Hello | Welcome | Denied) -> None:
         """Send a handshake message."""

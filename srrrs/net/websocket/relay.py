@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from autobahn.twisted.websocket import (
@@ -23,6 +25,7 @@ class RelayCarrier(CarrierBase, WebSocketServerProtocol):  # type: ignore[misc]
     """The relay's end of a WebSocket; :meth:`answer` ends the handshake."""
 
     identity: Any = None
+    _binding: str | None = None
 
     def onConnect(self, request: Any) -> str:
         if handshake.SUBPROTOCOL not in request.protocols:
@@ -56,10 +59,18 @@ class RelayCarrier(CarrierBase, WebSocketServerProtocol):  # type: ignore[misc]
 
     def handshake_message(self, payload: bytes) -> None:
         hello = handshake.decode_hello(payload)
+        own = self.channel_binding()
+        if own is not None and hello.binding is not None:
+            if hmac.compare_digest(own, hello.binding):
+                # No proxy reads these frames: the agent need not mask them.
+                self._binding = own
+                self._peer_masks = None
         self.factory.greet(self, self.identity, hello)
 
     def answer(self, message: Welcome | Denied) -> None:
         """Answer the hello. After a denial the carrier closes; after a welcome, start it."""
+        if isinstance(message, Welcome):
+            message = replace(message, binding=self._binding)
         self.say(message)
         if isinstance(message, Denied):
             self._cancel_handshake()
