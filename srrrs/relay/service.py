@@ -99,7 +99,9 @@ class Relay(Service):
         try:
             self.store = Store(config.data_dir)
             identity = None
-            if not is_local_name(config.domain) and config.public_url is None:
+            # A certificate of the owner's comes with an ssl: listener.
+            https = config.listen[0].startswith("ssl:")
+            if not https and not is_local_name(config.domain) and config.public_url is None:
                 identity = ServerIdentity.self_signed(config.data_dir, config.domain)
         except StoreError as error:
             raise StartError(str(error)) from None
@@ -127,7 +129,8 @@ class Relay(Service):
             limits.handshake_timeout,
         )
         await self._listen()
-        names = PublicNames(config.domain, self.port, identity is not None, config.public_url)
+        tls = https or identity is not None
+        names = PublicNames(config.domain, self.port, tls, config.public_url, https)
         self.names = names
         self.directory = Directory(
             self.store,

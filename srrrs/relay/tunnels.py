@@ -57,7 +57,9 @@ class AgentTunnel:
         self._on_lost = on_lost
 
     def __str__(self) -> str:
-        return f"tunnel {self.number} ({self.identity.name}, {self.hello.instance})"
+        instance = self.hello.instance
+        short = instance if len(instance) <= 16 else f"{instance[:12]}…"
+        return f"tunnel {self.number} ({self.identity.name}, {short})"
 
     @property
     def live(self) -> bool:

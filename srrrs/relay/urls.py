@@ -36,12 +36,14 @@ class PublicNames:
     :param port: of the first listener; ``None`` where that has none (a UNIX socket).
     :param tls: whether agents should dial the listener by TLS.
     :param public_url: what a proxy in front serves, where there is one.
+    :param https: whether the listener speaks TLS alone, with a certificate of the owner's.
     """
 
     domain: str
     port: int | None
     tls: bool
     public_url: str | None = None
+    https: bool = False
 
     @property
     def control_hosts(self) -> frozenset[str]:
@@ -67,6 +69,8 @@ class PublicNames:
             parts = urlsplit(self.public_url)
             port = "" if parts.port is None else f":{parts.port}"
             return f"{parts.scheme}://{host}{port}"
+        if self.https:
+            return f"https://{host}{self._port_suffix(443)}"
         return f"http://{host}{self._port_suffix(80)}"
 
     def tcp_url(self, port: int) -> str:

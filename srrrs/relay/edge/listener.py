@@ -14,6 +14,7 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
     IProtocol,
+    IProtocolNegotiationFactory,
     IReactorTime,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -38,6 +39,7 @@ HEAD_TIMEOUT: Final = 10.0
 """Seconds for a connection's first head, unless an option says otherwise."""
 
 
+@implementer(IProtocolNegotiationFactory)
 class EdgeFactory(Factory):
     """Makes the protocol of each connection to a listener.
 
@@ -72,6 +74,10 @@ class EdgeFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> EdgeConnection:
         return EdgeConnection(self, outer=None)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """For ``ssl:`` endpoints, which otherwise refuse whoever offers a protocol by ALPN."""
+        return [b"http/1.1"]
 
 
 class _Inside(Factory):
