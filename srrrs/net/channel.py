@@ -87,6 +87,8 @@ class Channel:
         self._fin_sent = False
         # Set once the stream is over; told to the protocol when all held data is delivered.
         self._end: Failure | None = None
+        # The end that came before a protocol was attached, to be told to it.
+        self._missed: Failure | None = None
         self._lost = False
         self._aborted = False
         self._producer: Any = None
@@ -104,6 +106,8 @@ class Channel:
         self._half_closeable = IHalfCloseableProtocol.providedBy(protocol)
         protocol.makeConnection(self)
         self._deliver_held()
+        if self._missed is not None:
+            self._finish(self._missed)
 
     # --- from the stream (StreamHandler) ------------------------------------------------
 
@@ -217,14 +221,17 @@ class Channel:
     def _finish(self, reason: Failure) -> None:
         if self._lost:
             return
-        self._lost = True
         self.disconnecting = True
         self._drop_held()
-        if self.protocol is not None:
-            try:
-                self.protocol.connectionLost(reason)
-            except Exception:
-                self._log.failure("a protocol's connectionLost failed on a stream")
+        if self.protocol is None:
+            self._missed = reason
+            self._stop_producer()
+            return
+        self._lost = True
+        try:
+            self.protocol.connectionLost(reason)
+        except Exception:
+            self._log.failure("a protocol's connectionLost failed on a stream")
         self._stop_producer()
 
     def _linger_over(self) -> None:
@@ -319,7 +326,7 @@ class Channel:
         """The end: a producer that is still registered writes in vain."""
         producer = self._producer
         self.unregisterProducer()
-        if producer is not None and self._lost:
+        if producer is not None and (self._lost or self._missed is not None):
             producer.stopProducing()
 
     def _pull_soon(self) -> None:
