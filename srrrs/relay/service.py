@@ -89,9 +89,20 @@ class Relay(Service):
         """
         super().startService()  # type: ignore[no-untyped-call]
         failures: list[Failure] = []
-        Deferred.fromCoroutine(self._start()).addErrback(failures.append)
-        # Endpoints that cannot listen say so at once.
+        at_once = True
+
+        def failed(failure: Failure) -> None:
+            if at_once:
+                failures.append(failure)
+            else:
+                self._log.critical("{error}", error=failure.getErrorMessage())
+                self._reactor.stop()
+
+        Deferred.fromCoroutine(self._start()).addErrback(failed)
+        # Most endpoints that cannot listen say so before they return.
+        at_once = False
         if failures:
+            Deferred.fromCoroutine(self._stop()).addErrback(lambda _: None)
             failures[0].raiseException()
 
     async def _start(self) -> None:
