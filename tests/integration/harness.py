@@ -124,6 +124,8 @@ class Program:
             stderr=subprocess.PIPE,
             env=environment(env),
             cwd=cwd,
+            # A group of its own, so that its children can be ended with it.
+            start_new_session=True,
         )
         self._readers = [
             threading.Thread(target=self._read, args=(stream,), daemon=True)
@@ -206,7 +208,10 @@ class Program:
 
     def kill(self) -> None:
         """End it as a power cut would, stopped or not; returns when it is gone."""
-        self.process.kill()
+        # Children may have outlived it: then they still hold its streams.
+        if self.running or self._open:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         self.wait()
 
     def stop(self) -> int:
@@ -393,6 +398,7 @@ class Lab:
         done = subprocess.run(
             tunnel_command("token", *words, "--data-dir", str(relay.data_dir)),
             capture_output=True,
+            check=False,
             text=True,
             env=environment(),
             timeout=DEADLINE,
@@ -413,10 +419,7 @@ class Lab:
     def close(self) -> None:
         """Kill what is left, and say what was wrong in what the programs wrote."""
         for program in self.programs:
-            if program.running:
-                program.process.kill()
-        for program in self.programs:
-            program.wait()
+            program.kill()
         self._close.close()
         self.check()
 
