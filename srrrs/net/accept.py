@@ -1,23 +1,33 @@
 """Accepting connections no faster than they can be served.
 
-Three caps, none of which refuses anybody who behaves: open files (accept pauses before they run
-out), handshakes under way (accept pauses over the limit), and connections of one address.
+Accept pauses before the open files run out (where they have, Twisted's ports would close what
+waits in the kernel's queue) and while the handshakes of agents are at their limit. Connections of
+one address beyond its share wait for their turn, unread and with no clock running.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import IPv6Address as NumericIPv6
 from typing import Any, Final
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IReactorTime
 from twisted.logger import Logger
 
 RESERVE: Final = 256
-"""Open files kept free for everything but accepting; Twisted accepts up to 100 in one go."""
+"""Open files kept free for everything but connections; a quarter where the limit is small."""
+BATCH: Final = 32
+"""Connections accepted in one go at about the most, so that a pause comes in time."""
 LOOK_AGAIN: Final = 0.5
-"""Seconds after which a pause for open files is reconsidered, should no connection end."""
+"""Seconds between looks at whether files have become free."""
+COUNT_UP_TO: Final = 65_536
+"""Limits of open files up to which they are counted again at each look; beyond, that is slow."""
+WARN_EVERY: Final = 60.0
+"""Seconds between warnings that files are short."""
 
 _log = Logger()
 
@@ -42,38 +52,164 @@ def raise_nofile_limit() -> tuple[int, int] | None:
     return soft, wanted
 
 
-def _file_limit() -> int | None:
+def file_limit() -> int | None:
+    """The soft limit of open files; ``None``: there is none."""
     try:
         import resource
-    except ImportError:
+    except ImportError:  # Windows
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else soft
 
 
+def count_open_files() -> int | None:
+    """How many files this process has open; ``None`` where the system does not tell."""
+    try:
+        return len(os.listdir("/dev/fd")) - 1  # Without the one that lists them.
+    except FileNotFoundError:
+        return None
+    except OSError:  # None is left for looking.
+        return file_limit()
+
+
+def address_key(peer: IAddress) -> str | None:
+    """Whose connection it is: an IPv4 address, an IPv6 network of 64 bits (one host may use any
+    address of it), or ``None`` where nobody can tell (a UNIX socket)."""
+    if isinstance(peer, IPv4Address):
+        return peer.host
+    if not isinstance(peer, IPv6Address):
+        return None
+    try:
+        number = NumericIPv6(peer.host.partition("%")[0])
+    except ValueError:
+        return None
+    if number.ipv4_mapped is not None:
+        return str(number.ipv4_mapped)
+    return f"{NumericIPv6(int(number) >> 64 << 64)}/64"
+
+
+class Turn:
+    """One's place in a :class:`Turnstile`: inside, in the line, or gone."""
+
+    __slots__ = ("_stile", "inside", "key", "then")
+
+    def __init__(self, stile: Turnstile, key: str | None, then: Callable[[], None]) -> None:
+        self._stile = stile
+        self.key = key
+        self.then: Callable[[], None] | None = then
+        self.inside = False
+
+    def leave(self) -> None:
+        """Make room for the next, or leave the line. Harmless when repeated."""
+        self._stile._leave(self)
+
+
+class Turnstile:
+    """Lets in so many of each key at a time; the others wait in line.
+
+    :param limit: of each key; a key of ``None`` has none.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._inside: Counter[str] = Counter()
+        self._lines: dict[str, dict[Turn, None]] = {}
+        self._letting_in = False
+        self._freed: list[str] = []
+
+    def inside(self, key: str) -> int:
+        """How many of a key are inside."""
+        return self._inside[key]
+
+    def enter(self, key: str | None, then: Callable[[], None]) -> Turn:
+        """Ask to be let in; ``then`` is called at once, or when there is room."""
+        turn = Turn(self, key, then)
+        if key is not None and (self._inside[key] >= self.limit or key in self._lines):
+            self._lines.setdefault(key, {})[turn] = None
+        else:
+            self._let_in(turn)
+        return turn
+
+    def _let_in(self, turn: Turn) -> None:
+        turn.inside = True
+        if turn.key is not None:
+            self._inside[turn.key] += 1
+        then, turn.then = turn.then, None
+        if then is not None:
+            then()
+
+    def _leave(self, turn: Turn) -> None:
+        key, turn.then = turn.key, None
+        if key is None:
+            return
+        if turn.inside:
+            turn.inside = False
+            self._inside[key] -= 1
+            if not self._inside[key]:
+                del self._inside[key]
+            self._freed.append(key)
+        else:
+            line = self._lines.get(key)
+            if line is not None:
+                line.pop(turn, None)
+                if not line:
+                    del self._lines[key]
+        if not self._letting_in:
+            self._next()
+
+    def _next(self) -> None:
+        # A loop, not a recursion: whoever is let in may be gone again at once.
+        self._letting_in = True
+        try:
+            while self._freed:
+                key = self._freed.pop()
+                line = self._lines.get(key)
+                while line and self._inside[key] < self.limit:
+                    turn = next(iter(line))
+                    del line[turn]
+                    if not line:
+                        self._lines.pop(key, None)
+                    self._let_in(turn)
+        finally:
+            self._letting_in = False
+
+
 class Slot:
-    """One connection's turn to shake hands; :meth:`release` it once, whatever came of it."""
+    """A connection's turn to shake hands; :meth:`release` it once that is over, however it ends."""
 
-    __slots__ = ("_gate", "address", "held", "start")
+    __slots__ = ("_gate", "_released", "_turns")
 
-    def __init__(self, gate: AcceptGate, address: str, start: Callable[[], None]) -> None:
+    def __init__(self, gate: AcceptGate) -> None:
         self._gate = gate
-        self.address = address
-        self.start: Callable[[], None] | None = start
-        self.held = False
+        self._turns: list[Turn] = []
+        self._released = False
 
     def release(self) -> None:
-        """The handshake is over, or the connection is."""
-        self._gate._release(self)
+        """The handshake is over, or the connection is. Harmless when repeated."""
+        self._released = True
+        turns, self._turns = self._turns, []
+        for turn in reversed(turns):
+            turn.leave()
+        self._gate._handshakes_changed()
+
+    def _take(self, stile: Turnstile, key: str | None, then: Callable[[], None]) -> None:
+        def admitted() -> None:
+            if not self._released:
+                then()
+
+        turn = stile.enter(key, admitted)
+        if self._released:  # By what `then` did.
+            turn.leave()
+        else:
+            self._turns.append(turn)
 
 
 class AcceptGate:
     """Pauses and resumes the listening ports of a process.
 
-    :param handshakes: handshakes under way at which accept pauses.
-    :param per_address: handshakes of one address under way; more of them wait, unread and with no
-        clock running, for their turn.
-    :param visitors: visitor connections of one address.
+    :param handshakes: agents' handshakes under way at a time; at this many, accept pauses.
+    :param per_address: handshakes of one address, TLS's included, under way at a time.
+    :param visitors: visitors' connections of one address.
     """
 
     def __init__(
@@ -84,147 +220,41 @@ class AcceptGate:
         visitors: int = 4096,
     ) -> None:
         self._clock = clock
-        self._handshakes = handshakes
-        self._per_address = per_address
+        self._agents = Turnstile(handshakes)
+        self._addresses = Turnstile(per_address)
         self._visitors = visitors
-        self._ports: list[Any] = []
-        self._reasons: set[str] = set()
-        self._under_way = 0
-        self._by_address: Counter[str] = Counter()
-        self._queues: dict[str, deque[Slot]] = {}
         self._visitor_count: Counter[str] = Counter()
-        self._look_again: IDelayedCall | None = None
-        self._told = False
+        self._ports: dict[Any, None] = {}
+        self._reasons: set[str] = set()
+        self._connections = 0
+        # Open files that are none of our connections, as last counted.
+        self._others = count_open_files() or 0
+        self._look_call: IDelayedCall | None = None
+        self._warned_at: float | None = None
 
     # --- ports --------------------------------------------------------------------------
 
+    @property
+    def paused(self) -> bool:
+        """Whether accept pauses."""
+        return bool(self._reasons)
+
     def add(self, port: IListeningPort) -> None:
-        """Pause and resume this port, too."""
+        """Pause and resume this port, too, where it has ``stopReading`` and ``startReading``."""
         if hasattr(port, "stopReading") and hasattr(port, "startReading"):
-            self._ports.append(port)
+            self._ports[port] = None
+            _limit_batch(port, BATCH)
             if self._reasons:
                 port.stopReading()
 
     def remove(self, port: IListeningPort) -> None:
         """The port is being closed."""
-        if port in self._ports:
-            self._ports.remove(port)
+        self._ports.pop(port, None)
 
     def stop(self) -> None:
-        """No timers after this."""
+        """No timers and no pauses after this."""
         self._ports.clear()
-        if self._look_again is not None:
-            self._look_again.cancel()
-            self._look_again = None
-
-    # --- open files ---------------------------------------------------------------------
-
-    def opened(self, transport: Any) -> None:
-        """A connection was accepted. The lowest free number is always the next, so a high one
-        tells that files are running out."""
-        limit = _file_limit()
-        handle = getattr(transport, "getHandle", None)
-        if limit is None or handle is None:
-            return
-        try:
-            number = handle().fileno()
-        except (AttributeError, OSError):
-            return
-        if number >= limit - min(RESERVE, limit // 4):
-            self._pause("open files")
-            if not self._told:
-                self._told = True
-                _log.warn(
-                    "nearly all of {limit} open files are in use: accepting pauses until some "
-                    "are closed",
-                    limit=limit,
-                )
-            if self._look_again is None:
-                self._look_again = self._clock.callLater(LOOK_AGAIN, self._look)
-
-    def closed(self) -> None:
-        """A connection ended."""
-        if "open files" in self._reasons:
-            self._look()
-
-    def _look(self) -> None:
-        if self._look_again is not None:
-            if self._look_again.active():
-                self._look_again.cancel()
-            self._look_again = None
-        limit = _file_limit()
-        try:
-            probe = os.dup(0)
-        except OSError:
-            number = limit or 0
-        else:
-            os.close(probe)
-            number = probe
-        if limit is None or number < limit - min(RESERVE, limit // 4):
-            self._told = False
-            self._resume("open files")
-        else:
-            self._look_again = self._clock.callLater(LOOK_AGAIN, self._look)
-
-    # --- handshakes ---------------------------------------------------------------------
-
-    def handshake(self, peer: IAddress, start: Callable[[], None]) -> Slot:
-        """Ask for a turn; ``start`` is called now or when it comes."""
-        slot = Slot(self, _host(peer), start)
-        if self._by_address[slot.address] >= self._per_address:
-            self._queues.setdefault(slot.address, deque()).append(slot)
-        else:
-            self._begin(slot)
-        return slot
-
-    def _begin(self, slot: Slot) -> None:
-        slot.held = True
-        self._under_way += 1
-        self._by_address[slot.address] += 1
-        if self._under_way >= self._handshakes:
-            self._pause("handshakes")
-        start, slot.start = slot.start, None
-        if start is not None:
-            start()
-
-    def _release(self, slot: Slot) -> None:
-        slot.start = None
-        if not slot.held:
-            return
-        slot.held = False
-        self._under_way -= 1
-        self._by_address[slot.address] -= 1
-        queue = self._queues.get(slot.address)
-        while queue:
-            waiting = queue.popleft()
-            if waiting.start is not None:
-                self._begin(waiting)
-                break
-        if not queue:
-            self._queues.pop(slot.address, None)
-            if not self._by_address[slot.address]:
-                del self._by_address[slot.address]
-        if self._under_way < self._handshakes:
-            self._resume("handshakes")
-
-    # --- visitors -----------------------------------------------------------------------
-
-    def admit_visitor(self, peer: IAddress) -> bool:
-        """Count a visitor's connection, unless its address has too many."""
-        host = _host(peer)
-        if self._visitor_count[host] >= self._visitors:
-            return False
-        self._visitor_count[host] += 1
-        return True
-
-    def visitor_gone(self, peer: IAddress) -> None:
-        """A connection that :meth:`admit_visitor` counted ended."""
-        host = _host(peer)
-        self._visitor_count[host] -= 1
-        if self._visitor_count[host] <= 0:
-            del self._visitor_count[host]
-
-    # --- within -------------------------------------------------------------------------
+        self._cancel_look()
 
     def _pause(self, reason: str) -> None:
         if not self._reasons:
@@ -233,12 +263,150 @@ class AcceptGate:
         self._reasons.add(reason)
 
     def _resume(self, reason: str) -> None:
-        if reason in self._reasons:
-            self._reasons.remove(reason)
-            if not self._reasons:
-                for port in self._ports:
-                    port.startReading()
+        if reason not in self._reasons:
+            return
+        self._reasons.remove(reason)
+        if not self._reasons:
+            for port in self._ports:
+                # One first: that may be all there is room for.
+                _limit_batch(port, 1)
+                port.startReading()
+
+    # --- open files ---------------------------------------------------------------------
+
+    def opened(self, transport: Any) -> None:
+        """A connection was accepted; :meth:`closed` tells of its end."""
+        self._connections += 1
+        port = getattr(transport, "server", None)
+        if port is not None:
+            _limit_batch(port, BATCH)
+        ceiling = self._ceiling()
+        if ceiling is None:
+            return
+        # The system gives out the lowest free number: a high one tells that files are short even
+        # where others than we opened them.
+        if self._others + self._connections < ceiling and _number(transport) < ceiling:
+            return
+        if self._used() >= ceiling:
+            self._files_short()
+
+    def closed(self) -> None:
+        """A connection that :meth:`opened` was told of ended."""
+        self._connections -= 1
+        if _FILES in self._reasons:
+            ceiling = self._ceiling()
+            enough = 0 if ceiling is None else ceiling - min(RESERVE, ceiling // 4) // 4
+            # A single one waits for the next look, so that ports do not flap.
+            if ceiling is None or self._others + self._connections < enough:
+                self._look()
+
+    def _files_short(self) -> None:
+        if _FILES in self._reasons:
+            return
+        self._pause(_FILES)
+        now = self._clock.seconds()
+        if self._warned_at is None or now - self._warned_at >= WARN_EVERY:
+            self._warned_at = now
+            _log.warn(
+                "nearly all of {limit} open files are in use: accepting pauses until some are "
+                "closed",
+                limit=file_limit(),
+            )
+        self._cancel_look()
+        self._look_call = self._clock.callLater(LOOK_AGAIN, self._look)
+
+    def _look(self) -> None:
+        self._cancel_look()
+        ceiling = self._ceiling()
+        if ceiling is None or self._used() < ceiling:
+            self._resume(_FILES)
+        else:
+            self._look_call = self._clock.callLater(LOOK_AGAIN, self._look)
+
+    def _ceiling(self) -> int | None:
+        limit = file_limit()
+        return None if limit is None else limit - min(RESERVE, limit // 4)
+
+    def _used(self) -> int:
+        limit = file_limit()
+        if limit is not None and limit <= COUNT_UP_TO:
+            counted = count_open_files()
+            if counted is not None:
+                self._others = max(0, counted - self._connections)
+        return self._others + self._connections
+
+    def _cancel_look(self) -> None:
+        call, self._look_call = self._look_call, None
+        if call is not None and call.active():
+            call.cancel()
+
+    # --- handshakes ---------------------------------------------------------------------
+
+    def hello(self, peer: IAddress, start: Callable[[], None]) -> Slot:
+        """A TLS handshake: ``start`` is called at once, or when it is the address's turn.
+
+        Visitors make these too, and anybody can leave one half-way: accept does not pause.
+        """
+        slot = Slot(self)
+        slot._take(self._addresses, address_key(peer), start)
+        return slot
+
+    def handshake(self, peer: IAddress, start: Callable[[], None]) -> Slot:
+        """An agent's handshake, the same way. Those without a token are turned away at once, so
+        only who has one can hold a slot."""
+        slot = Slot(self)
+
+        def address_admitted() -> None:
+            slot._take(self._agents, _ALL, agent_admitted)
+
+        def agent_admitted() -> None:
+            self._handshakes_changed()
+            start()
+
+        slot._take(self._addresses, address_key(peer), address_admitted)
+        return slot
+
+    def _handshakes_changed(self) -> None:
+        if self._agents.inside(_ALL) >= self._agents.limit:
+            self._pause(_HANDSHAKES)
+        else:
+            self._resume(_HANDSHAKES)
+
+    # --- visitors -----------------------------------------------------------------------
+
+    def admit_visitor(self, peer: IAddress) -> bool:
+        """Count a visitor's connection, unless its address has too many."""
+        key = address_key(peer)
+        if key is None:
+            return True
+        if self._visitor_count[key] >= self._visitors:
+            return False
+        self._visitor_count[key] += 1
+        return True
+
+    def visitor_gone(self, peer: IAddress) -> None:
+        """A connection that :meth:`admit_visitor` counted ended."""
+        key = address_key(peer)
+        if key is not None:
+            self._visitor_count[key] -= 1
+            if self._visitor_count[key] <= 0:
+                del self._visitor_count[key]
 
 
-def _host(peer: IAddress) -> str:
-    return str(getattr(peer, "host", ""))
+_FILES: Final = "open files"
+_HANDSHAKES: Final = "handshakes"
+_ALL: Final = ""
+"""The key of a line that is the same for everybody."""
+
+
+def _number(transport: Any) -> int:
+    number = -1
+    with suppress(AttributeError, OSError, ValueError, TypeError):
+        number = int(transport.fileno())
+    return number
+
+
+def _limit_batch(port: Any, most: int) -> None:
+    """Twisted's ports accept so many before the reactor gets to look, or to pause them."""
+    if getattr(port, "numberAccepts", 0) > most:
+        port.numberAccepts = most

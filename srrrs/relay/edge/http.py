@@ -1,13 +1,17 @@
 """HTTP visitors: from a request's host to a service, and the pages where that fails.
 
 Routing looks at a connection's *first* request only; all that follows on the connection goes the
-same way. Behind a proxy that reuses its connections for several hosts that is wrong, so such a
-proxy must not be put in front of this. :class:`HttpVisitor` is the only door to that shortcut.
+same way, whatever its Host says. A browser opens a connection for each host, so it never notices.
+Whatever shares one connection between hosts does: a proxy or CDN in front that reuses its
+connections would bring a visitor's later request to the tenant of the first one. Such a proxy has
+to open a connection for each request (nginx's default towards its backends) or for each host.
+:class:`HttpVisitor` is the only door to that shortcut.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.interfaces import IAddress
 
@@ -15,40 +19,11 @@ from srrrs.net.channel import StreamReset
 from srrrs.net.splice import Splice
 from srrrs.protocol.errors import Overloaded, ResetCode
 from srrrs.relay.edge.interfaces import IRoutes, ServiceAway
-from srrrs.relay.edge.pages import page
+from srrrs.relay.edge.pages import RETRY_AFTER, page
 
 if TYPE_CHECKING:
     from srrrs.net.channel import Channel
     from srrrs.relay.edge.head import Head
-
-RETRY_AFTER: Final = "5"
-"""Seconds that a visitor should wait for an agent that is away (RFC 9110, 10.2.3)."""
-
-
-def away_page(head: Head) -> bytes:
-    return page(
-        503,
-        "Not connected",
-        "The device that serves this site is not connected at the moment.",
-        ("Retry-After", RETRY_AFTER),
-        body=head.method != "HEAD",
-    )
-
-
-def busy_page(head: Head) -> bytes:
-    return page(
-        503,
-        "Too busy",
-        "This site has too many visitors at the moment.",
-        ("Retry-After", RETRY_AFTER),
-        body=head.method != "HEAD",
-    )
-
-
-def unknown_page(head: Head) -> bytes:
-    return page(
-        404, "No such site", f"Nothing is published as {head.host}.", body=head.method != "HEAD"
-    )
 
 
 class HttpVisitor:
@@ -57,42 +32,76 @@ class HttpVisitor:
     def __init__(self, routes: IRoutes) -> None:
         self._routes = routes
 
-    def open(self, head: Head, visitor: IAddress) -> tuple[Splice | None, bytes]:
-        """Either the protocol that the connection goes on with, or a page to end it with."""
+    def open(
+        self, head: Head, visitor: IAddress, answer: Callable[[bytes], None]
+    ) -> Splice | bytes:
+        """Either the protocol that the connection goes on with, or a page to end it with.
+
+        :param answer: takes the connection back, to end it with a page.
+        """
+        body = head.method != "HEAD"
         service = self._routes.lookup(head.host)
         if service is None:
-            return None, unknown_page(head)
+            return page(404, "No such site", f"Nothing is published as {head.host}.", body=body)
         try:
             channel = service.open(visitor)
         except ServiceAway:
-            return None, away_page(head)
+            return _page(_AWAY, body)
         except Overloaded:
-            return None, busy_page(head)
-        return HttpSplice(channel, head), b""
+            return _page(_BUSY, body)
+        return HttpSplice(channel, body, answer)
 
 
 class HttpSplice(Splice):
-    """A visitor's connection and a stream, with a page where the backend gave no answer at all."""
+    """A visitor's connection and a stream, with a page where the backend gave no answer at all.
 
-    _PAGES: Final[dict[int, tuple[int, str, str]]] = {
-        ResetCode.REFUSED: (502, "No answer", "The device is connected, but its site is not up."),
-        ResetCode.TIMEOUT: (502, "No answer", "The device's site did not answer in time."),
-        ResetCode.UNKNOWN_SERVICE: (502, "No answer", "The device no longer serves this site."),
-        ResetCode.OVERLOAD: (503, "Too busy", "The device has too many visitors at the moment."),
-        ResetCode.GONE: (503, "Not connected", "The device was disconnected just now."),
-    }
+    :param body: whether an answer to the first request may have a body.
+    :param answer: takes the connection back, to end it with a page.
+    """
 
-    def __init__(self, channel: Channel, head: Head) -> None:
+    def __init__(self, channel: Channel, body: bool, answer: Callable[[bytes], None]) -> None:
         super().__init__(channel)
-        self._head = head
+        self._body = body
+        self._answer = answer
 
-    def lost(self, reset: Any) -> None:
+    def lost(self, reset: BaseException | None) -> None:
         """The stream was reset: a page if no byte of an answer came, else as on TCP."""
-        known = self._PAGES.get(reset.code) if isinstance(reset, StreamReset) else None
-        if known is None or self.channel.delivered or self.transport is None:
-            self.abort()
-            return
-        status, title, text = known
-        extra = (("Retry-After", RETRY_AFTER),) if status == 503 else ()
-        self.transport.write(page(status, title, text, *extra, body=self._head.method != "HEAD"))
-        self.close()
+        if isinstance(reset, StreamReset) and not self.channel.delivered and not self._gone:
+            self._give_up(_PAGES.get(reset.code, _NO_ANSWER))
+        else:
+            super().lost(reset)
+
+    def finish(self) -> None:
+        """The backend sends no more; where it has sent nothing, that is no answer either."""
+        if not self.channel.delivered and not self._gone and not self._write_done:
+            self._give_up(_NO_ANSWER)
+        else:
+            super().finish()
+
+    def _give_up(self, what: tuple[int, str, str]) -> None:
+        self._gone = True
+        self.channel.unregisterProducer()
+        self._unregister()
+        self._answer(_page(what, self._body))
+        self.channel.abortConnection()
+
+
+def _page(what: tuple[int, str, str], body: bool) -> bytes:
+    return page(*what, *((RETRY_AFTER,) if what[0] == 503 else ()), body=body)
+
+
+_AWAY: Final = (
+    503,
+    "Not connected",
+    "The device that serves this site is not connected at the moment.",
+)
+_BUSY: Final = (503, "Too busy", "This site has too many visitors at the moment.")
+_NO_ANSWER: Final = (502, "No answer", "The site closed the connection without an answer.")
+_PAGES: Final[dict[int, tuple[int, str, str]]] = {
+    ResetCode.REFUSED: (502, "No answer", "The device is connected, but its site is not up."),
+    ResetCode.TIMEOUT: (502, "No answer", "The device's site did not answer in time."),
+    ResetCode.OVERLOAD: _BUSY,
+    ResetCode.UNKNOWN_SERVICE: _AWAY,
+    ResetCode.WITHDRAWN: _AWAY,
+    ResetCode.GONE: _AWAY,
+}

@@ -7,15 +7,16 @@ control host with ``/tunnel`` is an agent, any other host a visitor's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
-    IProtocol,
-    IProtocolNegotiationFactory,
+    IHandshakeListener,
     IReactorTime,
+    ISSLTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -24,12 +25,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from srrrs.net.accept import AcceptGate, Slot
-from srrrs.net.splice import CLOSE_TIMEOUT
-from srrrs.protocol.handshake import PATH
-from srrrs.relay.edge.head import END, BadHead, Head, parse_head
+from srrrs.net.address import format_address
+from srrrs.net.splice import CLOSE_TIMEOUT, Splice
+from srrrs.relay.edge import control
+from srrrs.relay.edge.head import END, BadHead, Head, check_beginning, parse_head
 from srrrs.relay.edge.http import HttpVisitor
 from srrrs.relay.edge.interfaces import IRoutes
-from srrrs.relay.edge.pages import page
+from srrrs.relay.edge.pages import RETRY_AFTER, page
 
 TLS_HANDSHAKE: Final = 0x16
 """The first byte of a TLS connection."""
@@ -37,9 +39,13 @@ HEAD_BYTES: Final = 32 * 1024
 """Bytes of a request's head, unless an option says otherwise."""
 HEAD_TIMEOUT: Final = 10.0
 """Seconds for a connection's first head, unless an option says otherwise."""
+TURN_TIMEOUT: Final = 60.0
+"""Seconds that a connection may wait for its turn to shake hands."""
+LINGER: Final = 5.0
+"""Seconds that a visitor has to take a page and close; what it still sends is read and dropped, as
+a reset would make it lose the page (RFC 9112, 9.6)."""
 
 
-@implementer(IProtocolNegotiationFactory)
 class EdgeFactory(Factory):
     """Makes the protocol of each connection to a listener.
 
@@ -50,7 +56,7 @@ class EdgeFactory(Factory):
     """
 
     noisy = False
-    routes: IRoutes
+    routes: IRoutes | None = None
 
     def __init__(
         self,
@@ -75,10 +81,6 @@ class EdgeFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> EdgeConnection:
         return EdgeConnection(self, outer=None)
 
-    def acceptableProtocols(self) -> list[bytes]:
-        """For ``ssl:`` endpoints, which otherwise refuse whoever offers a protocol by ALPN."""
-        return [b"http/1.1"]
-
 
 class _Inside(Factory):
     """What is inside TLS: told of the connection that it is in."""
@@ -94,23 +96,32 @@ class _Inside(Factory):
         return EdgeConnection(self._edge, outer)
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class EdgeConnection(Protocol):
     """Looks at the first bytes, then hands the connection over and only forwards its end.
+
+    It stays the transport's protocol, so that it works on any transport; ``dataReceived`` becomes
+    the other protocol's own.
 
     :param outer: the connection that this one is inside of, where that is TLS.
     """
 
     _log = Logger()
 
+    transport: Any
+
     def __init__(self, edge: EdgeFactory, outer: EdgeConnection | None) -> None:
         self._edge = edge
         self._outer = outer
-        self._inner: Any = None
+        self._next: Any = None
         self._buffer = b""
         self._deadline: IDelayedCall | None = None
         self._slot: Slot | None = None
+        self._released = False
         self._visitor: IAddress | None = None
+        # It is known what this is, and nothing more is looked at: bytes are kept for whoever
+        # comes next, or dropped at the end.
+        self._decided = False
         self._ending = False
 
     # --- the connection -----------------------------------------------------------------
@@ -120,166 +131,220 @@ class EdgeConnection(Protocol):
             self._edge.connections.add(self)
             self._edge.gate.opened(self.transport)
         try:
-            self.transport.setTcpNoDelay(True)  # type: ignore[union-attr]
+            self.transport.setTcpNoDelay(True)
         except (AttributeError, OSError):
             pass  # A UNIX socket has none.
-        self._deadline = self._edge.clock.callLater(self._edge.head_timeout, self._too_slow)
+        self._arm(self._edge.head_timeout, self._too_slow)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._ending:
-            return
-        if not self._buffer and self._outer is None and data[0] == TLS_HANDSHAKE:
+        if self._next is not None:  # Where the transport remembers this method.
+            self._next.dataReceived(data)
+        elif self._ending:
+            pass
+        elif self._decided:
+            self._buffer += data
+        elif not self._buffer and data[0] == TLS_HANDSHAKE and not self._secure:
             self._start_tls(data)
-            return
-        self._buffer += data
-        end = self._buffer.find(END, max(0, len(self._buffer) - len(data) - len(END)))
-        if end < 0 and len(self._buffer) <= self._edge.head_bytes:
-            return
-        if not 0 <= end <= self._edge.head_bytes:
-            self._answer(page(431, "Too long", "The request's head is too long."))
-            return
-        try:
-            self._route(parse_head(self._buffer[: end + len(END)]))
-        except BadHead as bad:
-            self._answer(page(bad.status, "Bad request", bad.text))
+        else:
+            seen = len(self._buffer)
+            self._buffer += data
+            try:
+                self._look(seen)
+            except BadHead as bad:
+                self._answer(page(bad.status, "Bad request", bad.text))
+
+    def handshakeCompleted(self) -> None:
+        """TLS's handshake is done; what follows may take its time, as without TLS."""
+        if self._outer is not None:
+            self._outer.release()
 
     def readConnectionLost(self) -> None:
-        if IHalfCloseableProtocol.providedBy(self._inner):
-            self._inner.readConnectionLost()
-        else:
-            self.transport.loseConnection()  # type: ignore[union-attr]
+        if IHalfCloseableProtocol.providedBy(self._next):
+            self._next.readConnectionLost()
+            return
+        # Without half-close, as on TCP: it ends, but what was written goes out.
+        self.transport.loseConnection()
+        if self._deadline is None:
+            self._arm(CLOSE_TIMEOUT, self.abort)
 
     def writeConnectionLost(self) -> None:
-        if IHalfCloseableProtocol.providedBy(self._inner):
-            self._inner.writeConnectionLost()
+        if IHalfCloseableProtocol.providedBy(self._next):
+            self._next.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._cancel_deadline()
+        self._disarm()
         self.release()
         if self._visitor is not None:
             self._edge.gate.visitor_gone(self._visitor)
-        inner, self._inner = self._inner, None
-        if inner is not None:
-            inner.connectionLost(reason)
+        self._decided = self._ending = True
+        following, self._next = self._next, None
+        if following is not None:
+            following.connectionLost(reason)
         if self._outer is None:
             self._edge.connections.discard(self)
             self._edge.gate.closed()
 
     def abort(self) -> None:
         """End the connection at once."""
-        self.transport.abortConnection()  # type: ignore[union-attr]
+        self.transport.abortConnection()
 
     def release(self) -> None:
         """The handshake is over: another may begin."""
+        self._released = True
         slot, self._slot = self._slot, None
         if slot is not None:
             slot.release()
 
-    # --- what it is -----------------------------------------------------------------------
+    @property
+    def _secure(self) -> bool:
+        return ISSLTransport.providedBy(self.transport)
+
+    # --- what it is ---------------------------------------------------------------------
+
+    def _look(self, seen: int) -> None:
+        """Look at the head; the first ``seen`` bytes of it were looked at before.
+
+        :raises BadHead: it cannot be served.
+        """
+        data, most = self._buffer, self._edge.head_bytes
+        end = data.find(END, max(0, seen - len(END) + 1))
+        if end < 0:
+            check_beginning(data, seen)
+        size = len(data) if end < 0 else end + len(END)
+        if size > most:
+            raise BadHead(431, "The request's head is too long.")
+        if end >= 0:
+            head = parse_head(data[:size])
+            self._decided = True
+            self._route(head)
 
     def _start_tls(self, data: bytes) -> None:
         tls = self._edge.tls
         if tls is None:
             self._answer(page(400, "Bad request", "This port does not speak TLS."))
             return
+        self._decided = True
+        self._buffer = data
+        self._wait_for_turn(self._edge.gate.hello, self._inside_tls)
 
-        def start() -> None:
-            self._resume()
-            inside = tls.wrappedFactory
-            inside.outer = self
-            # The clock of the head, and so of the handshake, starts inside.
-            self._become(tls.buildProtocol(self.transport.getPeer()), data)  # type: ignore[union-attr]
-
-        self._wait_for_turn(start)
+    def _inside_tls(self) -> None:
+        tls = self._edge.tls
+        assert tls is not None
+        inside: Any = tls.wrappedFactory
+        inside.outer = self
+        # The clock of the handshake and the head starts in there.
+        self._hand_over(tls.buildProtocol(self.transport.getPeer()))
 
     def _route(self, head: Head) -> None:
         routes = self._edge.routes
-        peer = self.transport.getPeer()  # type: ignore[union-attr]
-        if routes.is_control_host(head.host):
-            self._control(head)
-            return
+        if routes is None:
+            self._answer(page(503, "Starting", "The relay is about to start.", RETRY_AFTER))
+        elif routes.is_control_host(head.host):
+            answer = control.answer(head)
+            if answer is None:
+                self._wait_for_turn(self._edge.gate.handshake, self._agent)
+            else:
+                self._answer(answer)
+        else:
+            self._visit(head, HttpVisitor(routes))
+
+    def _visit(self, head: Head, door: HttpVisitor) -> None:
+        peer = self.transport.getPeer()
         if not self._edge.gate.admit_visitor(peer):
-            self._answer(page(429, "Too many", "Your address has too many connections here."))
+            self._log.warn("too many connections from {peer}", peer=format_address(peer))
+            self._answer(
+                page(429, "Too many", "Your address has too many connections here.", RETRY_AFTER)
+            )
             return
         self._visitor = peer
-        splice, answer = HttpVisitor(routes).open(head, peer)
-        self._handshake_over()
-        if splice is None:
-            self._answer(answer)
-            return
-        data, self._buffer = self._buffer, b""
-        self._become(splice, b"")
-        splice.channel.write(data)
-
-    def _control(self, head: Head) -> None:
-        body = head.method != "HEAD"
-        if head.target == PATH and head.method == "GET" and head.upgrade:
-            if self._outer is not None:
-                self._agent()
-            else:
-                self._wait_for_turn(self._agent)
-        elif head.target == PATH:
-            self._answer(page(400, "For agents", "This address is for agents.", body=body))
-        elif head.target == "/":
-            self._answer(page(200, "A relay", "An srrrs relay is running here.", body=body))
+        visit = door.open(head, peer, self._take_back)
+        if isinstance(visit, Splice):
+            self._hand_over(visit)
         else:
-            self._answer(page(404, "Not found", "There is nothing here.", body=body))
+            self._answer(visit)
 
     def _agent(self) -> None:
         """Autobahn goes on; the head is validated and capped by now."""
-        self._resume()
-        carrier = self._edge.carriers.buildProtocol(self.transport.getPeer())  # type: ignore[union-attr]
-        carrier.handshake_over = self._handshake_over
-        data, self._buffer = self._buffer, b""
-        self._become(carrier, data)
+        carrier = self._edge.carriers.buildProtocol(self.transport.getPeer())
+        carrier.handshake_over = self.release
+        self._hand_over(carrier)
 
-    def _become(self, protocol: IProtocol, data: bytes) -> None:
-        """Hand the connection over with what was read of it; from here on only its end comes by."""
-        self._cancel_deadline()
-        self._inner = protocol
-        protocol.makeConnection(self.transport)  # type: ignore[arg-type]
-        self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
-        if data:
+    def _hand_over(self, protocol: Any) -> None:
+        """Another protocol goes on, with what was read so far; only the end comes by here."""
+        self._disarm()
+        self._next = protocol
+        protocol.makeConnection(self.transport)
+        if self._next is protocol:
+            data, self._buffer = self._buffer, b""
+            self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
             protocol.dataReceived(data)
 
-    # --- waiting and ending -----------------------------------------------------------------
+    # --- waiting and ending -------------------------------------------------------------
 
-    def _wait_for_turn(self, start: Any) -> None:
-        """Unread and with no clock running until there is a turn."""
-        self._cancel_deadline()
-        self.transport.pauseProducing()  # type: ignore[union-attr]
-        self._slot = self._edge.gate.handshake(self.transport.getPeer(), start)  # type: ignore[union-attr]
+    def _wait_for_turn(
+        self, ask: Callable[[IAddress, Callable[[], None]], Slot], start: Callable[[], None]
+    ) -> None:
+        """Unread, and with no clock of the handshake running, until there is a turn."""
+        waiting = begun = False
 
-    def _resume(self) -> None:
-        self.transport.resumeProducing()  # type: ignore[union-attr]
+        def begin() -> None:
+            nonlocal begun
+            begun = True
+            if waiting:
+                self._disarm()
+                self.transport.resumeProducing()
+            start()
 
-    def _handshake_over(self) -> None:
-        self.release()
-        if self._outer is not None:
-            self._outer.release()
+        self._disarm()
+        self._released = False
+        slot = ask(self.transport.getPeer(), begin)
+        if self._released:  # It was over before it began.
+            slot.release()
+            return
+        self._slot = slot
+        if not begun:
+            waiting = True
+            self.transport.pauseProducing()
+            self._arm(TURN_TIMEOUT, self.abort)
+
+    def _take_back(self, response: bytes) -> None:
+        """The protocol that went on has given up: end with a page."""
+        self._next = None
+        self.__dict__.pop("dataReceived", None)
+        self._answer(response)
 
     def _answer(self, response: bytes) -> None:
-        """Send a page and close, with a deadline for a visitor that does not take it."""
-        self._ending = True
-        self._cancel_deadline()
+        """Send a page and close, in such a way that the visitor gets to read it."""
+        transport = self.transport
+        self._decided = self._ending = True
         self._buffer = b""
-        self._handshake_over()
-        self.transport.write(response)  # type: ignore[union-attr]
-        self.transport.loseConnection()  # type: ignore[union-attr]
-        self._deadline = self._edge.clock.callLater(CLOSE_TIMEOUT, self._expired)
+        self.release()
+        transport.write(response)
+        if self._secure or not hasattr(transport, "loseWriteConnection"):
+            # TLS reads on by itself until the peer has closed, too.
+            transport.loseConnection()
+        else:
+            transport.loseWriteConnection()
+        transport.resumeProducing()
+        self._arm(LINGER, self.abort)
 
     def _too_slow(self) -> None:
-        self._deadline = None
-        if self._buffer and not self._ending:
+        if self._buffer:
             self._answer(page(408, "Too slow", "The request did not arrive in time."))
         else:
-            self.abort()
+            # Nothing was asked, so nothing is answered (browsers open connections to spare).
+            self.transport.loseConnection()
+            self._arm(LINGER, self.abort)
 
-    def _expired(self) -> None:
+    def _arm(self, seconds: float, then: Callable[[], None]) -> None:
+        self._disarm()
+        self._deadline = self._edge.clock.callLater(seconds, self._expired, then)
+
+    def _expired(self, then: Callable[[], None]) -> None:
         self._deadline = None
-        self.abort()
+        then()
 
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _disarm(self) -> None:
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            deadline.cancel()

@@ -1,7 +1,8 @@
-"""The relay's own short answers to visitors."""
+"""The relay's own short answers to visitors: complete in themselves, and telling nothing inner."""
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from html import escape
 from typing import Final
 
@@ -9,13 +10,17 @@ _REASONS: Final = {
     200: "OK",
     400: "Bad Request",
     404: "Not Found",
+    405: "Method Not Allowed",
     408: "Request Timeout",
+    426: "Upgrade Required",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     502: "Bad Gateway",
     503: "Service Unavailable",
-    505: "HTTP Version Not Supported",
 }
+
+RETRY_AFTER: Final = ("Retry-After", "5")
+"""Seconds after which a visitor may try again (RFC 9110, 10.2.3)."""
 
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -37,11 +42,13 @@ def page(status: int, title: str, text: str, *headers: tuple[str, str], body: bo
     content = _PAGE.format(title=escape(title), text=escape(text), status=status).encode()
     lines = [
         f"HTTP/1.1 {status} {_REASONS[status]}",
+        f"Date: {formatdate(usegmt=True)}",
         "Content-Type: text/html; charset=utf-8",
         f"Content-Length: {len(content)}",
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
         "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'",
+        "Referrer-Policy: no-referrer",
         *(f"{name}: {value}" for name, value in headers),
         "Connection: close",
     ]
