@@ -68,6 +68,10 @@ class Channel:
 
     disconnecting = False
 
+    eager_fin = False
+    """Whether the peer's FIN is told even while paused, once no byte is held: for a protocol that
+    pauses only for want of room. (TCP tells of it when reading is resumed.)"""
+
     def __init__(
         self, stream: Stream, clock: IReactorTime, visitor: IAddress, host: IAddress
     ) -> None:
@@ -112,12 +116,12 @@ class Channel:
     # --- from the stream (StreamHandler) ------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._paused or self._held or self.protocol is None:
-            self._held.append(data)
-        elif self.disconnecting:
+        if self.disconnecting and self._fin_sent:
             # As TCP answers data for a closed socket.
             self.stream.consumed(len(data), self.clock.seconds())
             self.stream.reset(ResetCode.CANCEL, "closed")
+        elif self._paused or self._held or self.protocol is None or self.disconnecting:
+            self._held.append(data)
         else:
             self._deliver(data)
 
@@ -128,8 +132,12 @@ class Channel:
     def fin_sent(self) -> None:
         self._fin_sent = True
         if self.disconnecting:
+            # Came while what was written before the close went out: nobody reads it.
+            unread = bool(self._held)
             self._finish(Failure(ConnectionDone()))
-            if not self._fin_waits and self._end is None:
+            if unread:
+                self.stream.reset(ResetCode.CANCEL, "closed")
+            elif not self._fin_waits and self._end is None:
                 self._linger = self.clock.callLater(LINGER, self._linger_over)
         elif self._half_closeable and not self._lost:
             self._call("writeConnectionLost")
@@ -147,8 +155,9 @@ class Channel:
         if code is not None and not self._fin_waits:
             self._drop_held()
         # With the peer's FIN here, what it sent is whole: a reset that follows ends only the other
-        # direction, and the held bytes are still delivered.
-        if self._held and (self._paused or self.protocol is None):
+        # direction, and the held bytes and the FIN are still delivered.
+        fin = self._fin_waits and not self._fin_delivered and not self.eager_fin
+        if (self._held or fin) and (self._paused or self.protocol is None):
             self._stop_producer()
             return
         self._deliver_held()
@@ -190,7 +199,7 @@ class Channel:
             self._deliver(self._held.popleft())
         if self.disconnecting:
             self._drop_held()
-        if self._held or self._paused or self._lost:
+        if self._held or self._lost or (self._paused and not self.eager_fin):
             return
         if self._fin_waits and not self._fin_delivered:
             self._fin_delivered = True

@@ -8,6 +8,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
+    IPushProducer,
     ISSLTransport,
     ITCPTransport,
 )
@@ -24,7 +25,7 @@ CLOSE_TIMEOUT: Final = 120.0
 """Seconds that a closed local connection has to take its last bytes before it is aborted."""
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IPushProducer)
 class Splice(Protocol):
     """The protocol of the local connection; it attaches itself to the channel.
 
@@ -51,7 +52,8 @@ class Splice(Protocol):
         self._can_half_close = not ISSLTransport.providedBy(transport) and hasattr(
             transport, "loseWriteConnection"
         )
-        transport.registerProducer(self.channel, True)  # type: ignore[attr-defined]
+        transport.registerProducer(self, True)  # type: ignore[attr-defined]
+        self.channel.eager_fin = True
         # Before attaching: data that waits in the channel may pause us at once.
         self.channel.registerProducer(transport, True)
         self.channel.attach(_FarSide(self))
@@ -83,6 +85,17 @@ class Splice(Protocol):
         else:
             self.channel.reset(ResetCode.CANCEL, "the connection was lost")
 
+    # --- producer, for the local transport ----------------------------------------------
+
+    def pauseProducing(self) -> None:
+        self.channel.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.channel.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """Comes right before ``connectionLost``, which knows why."""
+
     # --- from the channel ---------------------------------------------------------------
 
     def finish(self) -> None:
@@ -108,8 +121,11 @@ class Splice(Protocol):
             self._deadline = self.channel.clock.callLater(CLOSE_TIMEOUT, self._expired)
 
     def lost(self, reset: BaseException | None) -> None:
-        """The stream was reset: so is the local connection."""
-        self.abort()
+        """The stream was reset: so is the local connection, unless all was said before."""
+        if self._write_done:
+            self.close()
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """End the local connection at once: to its peer, a reset."""

@@ -82,15 +82,14 @@ class PullProducer(Producer):
 
 def test_interfaces(pair: Pair) -> None:
     """A channel is a TCP transport, a consumer and a producer, with every method of them."""
-    near: Any
     near, far = pair.open()
-    for interface in (ITCPTransport, IConsumer, IPushProducer):
-        assert verifyObject(interface, near)
-    assert near.getPeer() == far.getPeer() == VISITOR
+    assert [str(each.getPeer()) for each in (near, far)] == [str(VISITOR)] * 2
     near.setTcpNoDelay(False)
     near.setTcpKeepAlive(True)
     assert near.getTcpNoDelay()
     assert near.getTcpKeepAlive()
+    for interface in (ITCPTransport, IConsumer, IPushProducer):
+        verifyObject(interface, near)
 
 
 def test_bytes_both_ways(pair: Pair) -> None:
@@ -311,6 +310,25 @@ def test_data_after_our_close_is_answered_by_a_reset(pair: Pair) -> None:
     assert pair.relay.budget.used == 0
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_data_during_our_close_does_not_cut_the_answer(paused: bool) -> None:
+    """Who closes is still heard out: the peer's late bytes are refused only after our FIN."""
+    pair = Pair(SMALL)
+    near, a, far, b = pair.joined()
+    far.write(BIG[: 8 * BASE_WINDOW])
+    if paused:
+        far.pauseProducing()
+    far.loseConnection()
+    near.write(b"one more thing")
+    pair.settle()
+    assert a.data == BIG[: 8 * BASE_WINDOW]
+    assert a.events[2] == "readConnectionLost"
+    assert reset_code(a) == ResetCode.CANCEL
+    assert ended(b, ConnectionDone)
+    assert b.data == b""
+    assert pair.relay.budget.used == pair.agent.budget.used == 0
+
+
 def test_a_fin_then_a_reset_still_delivers_everything(pair: Pair) -> None:
     """Bytes that wait for a paused protocol outlive a reset that follows the peer's FIN."""
     near, _a, far, b = pair.joined()
@@ -324,6 +342,20 @@ def test_a_fin_then_a_reset_still_delivers_everything(pair: Pair) -> None:
     far.resumeProducing()
     assert b.events[1:3] == [b"all of it", "readConnectionLost"]
     assert reset_code(b) == ResetCode.CANCEL
+
+
+def test_a_fin_that_waits_outlives_a_reset(pair: Pair) -> None:
+    """A FIN that a paused protocol has not seen, with no byte before it, is still told first."""
+    near, _a, far, b = pair.joined()
+    near.write(b"all of it")
+    pair.settle()
+    far.pauseProducing()
+    near.loseWriteConnection()
+    pair.settle()
+    near.reset(ResetCode.CANCEL)
+    pair.settle()
+    far.resumeProducing()
+    assert b.events == ["connectionMade", b"all of it", "readConnectionLost", "connectionLost"]
 
 
 def test_a_reset_without_a_fin_drops_what_waits(pair: Pair) -> None:
