@@ -10,8 +10,13 @@ import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
+    ConnectionLost,
+    DNSLookupError,
+)
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
@@ -205,6 +210,23 @@ def test_a_proxy_that_hangs_up() -> None:
         )
         wire.protocol.connectionLost(Failure(reason))
         assert "closed the connection" in str(outcome[0].value)
+
+
+@pytest.mark.parametrize("problem", [ConnectError(111), DNSLookupError("no name")])
+def test_a_proxy_that_is_not_there(problem: Exception) -> None:
+    """The line names the proxy, not the relay, which nobody has reached yet."""
+
+    @implementer(IStreamClientEndpoint)
+    class Nowhere:
+        def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:  # noqa: N803
+            return fail(problem)
+
+    outcome: list[Any] = []
+    endpoint = ConnectEndpoint(Nowhere(), PROXY, "relay.example", 443)
+    endpoint.connect(Factory.forProtocol(Inner)).addBoth(outcome.append)
+    assert outcome[0].check(ProxyError)
+    assert str(outcome[0].value).startswith("the proxy proxy:3128 cannot be reached: ")
+    assert outcome[0].value.heals
 
 
 def test_giving_up_aborts_the_connection_to_the_proxy() -> None:

@@ -11,7 +11,7 @@ from typing import Final, cast
 from urllib.parse import unquote, urlsplit
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectError, ConnectionDone, DNSLookupError
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
@@ -159,18 +159,17 @@ class ConnectEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
         """Fires with the inner protocol once the proxy has answered 2xx; errbacks with
-        :exc:`ProxyError`, or with the failure to reach the proxy."""
+        :exc:`ProxyError`."""
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        proxied = cast(
-            _ProxiedConnection,
-            await self._endpoint.connect(
-                Factory.forProtocol(
-                    lambda: _ProxiedConnection(self._proxy, self._authority),
-                )
-            ),
-        )
+        leg = Factory.forProtocol(lambda: _ProxiedConnection(self._proxy, self._authority))
+        try:
+            proxied = cast(_ProxiedConnection, await self._endpoint.connect(leg))
+        except (ConnectError, DNSLookupError) as problem:
+            # Else it would read as if the relay could not be reached.
+            reason = str(problem).rstrip(".")
+            raise ProxyError(f"the proxy {self._proxy} cannot be reached: {reason}") from problem
         try:
             address = await proxied.established
             inner = factory.buildProtocol(address)
