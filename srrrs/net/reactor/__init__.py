@@ -1,0 +1,1 @@
+"""A fast reactor: Twisted on uvloop's own transports."""

@@ -1,0 +1,130 @@
+"""Ports: Twisted's own listening sockets, which accept connections onto the loop."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from srrrs.net.reactor.transport import TCPServer
+
+if TYPE_CHECKING:
+    from srrrs.net.reactor.reactor import LoopReactor
+
+log = Logger()
+
+# Connections accepted at most in one turn, so that live connections get their share.
+ACCEPT_BATCH = 64
+
+# Seconds for which a port stops accepting when the process or the system has run out of
+# descriptors or memory.  Connections wait in the kernel's queue meanwhile.
+ACCEPT_PAUSE = 0.25
+
+# accept(2): this connection is lost, others may be waiting.
+_SKIPPED = (errno.EPERM, errno.ECONNABORTED, errno.EINTR, errno.EPROTO)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class AcceptingPort(tcp.Port):
+    """A port whose accepting can be paused with `stopReading` and `startReading`.
+
+    A pause takes effect at once, also within one batch of accepted connections.
+    """
+
+    reactor: LoopReactor
+
+    _accepting = False
+    _pause: IDelayedCall | None = None
+
+    def startReading(self) -> None:
+        self._accepting = True
+        if self._pause is None:
+            super().startReading()
+
+    def stopReading(self) -> None:
+        self._accepting = False
+        super().stopReading()
+
+    def doRead(self) -> None:
+        for _ in range(ACCEPT_BATCH):
+            if not self._accepting or self._pause is not None:
+                return
+            try:
+                skt, addr = self.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as e:
+                if e.errno in _SKIPPED:
+                    continue
+                if e.errno in _EXHAUSTED:
+                    self._pause_accepting(e)
+                else:
+                    log.failure("Could not accept on {port!r}", port=self)
+                return
+            try:
+                self._serve(skt, addr)
+            except Exception:
+                log.failure("Unhandled error while accepting on {port!r}", port=self)
+
+    def _serve(self, skt: socket.socket, addr: Any) -> None:
+        if len(addr) == 4 and addr[3]:
+            # A scoped IPv6 address: name its interface.
+            flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+            addr = (socket.getnameinfo(addr, flags)[0], *addr[1:])
+        assert self.factory is not None
+        try:
+            protocol = self.factory.buildProtocol(self._buildAddr(addr))
+        except BaseException:
+            skt.close()
+            raise
+        if protocol is None:
+            skt.close()
+            return
+        session = self.sessionno
+        self.sessionno = session + 1
+        transport = self.transport(skt, protocol, addr, self, session, self.reactor)
+        protocol.makeConnection(transport)
+
+    def _pause_accepting(self, reason: OSError) -> None:
+        super().stopReading()
+        self._pause = self.reactor.callLater(ACCEPT_PAUSE, self._resume_accepting)
+        reserved = tcp._reservedFD
+        if reason.errno == errno.EMFILE and reserved.available():
+            # Answer the connection that is waiting longest by closing it: its peer learns now.
+            with reserved:
+                try:
+                    self.socket.accept()[0].close()
+                except OSError:
+                    pass
+        log.warn(  # noqa: G010
+            "{port!r} pauses accepting for {pause} s: {reason}",
+            port=self,
+            pause=ACCEPT_PAUSE,
+            reason=reason.strerror,
+        )
+
+    def _resume_accepting(self) -> None:
+        self._pause = None
+        if self._accepting and self.connected:
+            super().startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        super().connectionLost(reason)
+
+
+class TCPPort(AcceptingPort):
+    """A TCP port."""
+
+    transport = TCPServer
+
+
+class UNIXPort(AcceptingPort, unix.Port):
+    """A UNIX port."""

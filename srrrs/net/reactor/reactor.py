@@ -1,0 +1,139 @@
+"""The reactor: Twisted's asyncio reactor on uvloop, with connections on the loop's transports."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import uvloop
+from twisted.internet import error
+from twisted.internet._signals import SignalHandling, _MultiSignalHandling
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.base import ReactorBase
+from twisted.internet.interfaces import IConnector, IProtocolFactory
+
+from srrrs.net.reactor.connecting import TCPConnector
+from srrrs.net.reactor.listening import TCPPort, UNIXPort
+from srrrs.net.reactor.signals import ChildSignalHandling
+from srrrs.net.reactor.stream import RawStream
+from srrrs.net.reactor.transport import TCPServer
+
+
+class LoopReactor(AsyncioSelectorReactor):
+    """A reactor whose stream connections are the event loop's own.
+
+    Datagrams, processes, timers, threads and name resolution are those of
+    `AsyncioSelectorReactor`.
+
+    :ivar loop: the event loop.
+    :ivar streams: the connections that the loop has.
+    """
+
+    def __init__(self, eventloop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop = uvloop.new_event_loop() if eventloop is None else eventloop
+        self.streams: set[RawStream] = set()
+        super().__init__(self.loop)
+
+    def _signalsFactory(self) -> SignalHandling:
+        return _MultiSignalHandling(
+            (
+                ReactorBase._signalsFactory(self),
+                ChildSignalHandling(self._addInternalReader, self._removeInternalReader),
+            )
+        )
+
+    # -- IReactorFDSet: connections on the loop count as descriptors ---------------------------
+
+    def addReader(self, reader: Any) -> None:
+        if isinstance(reader, RawStream) and reader._native:
+            reader.startReading()
+        else:
+            super().addReader(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        if isinstance(reader, RawStream) and reader._native:
+            reader.stopReading()
+        super().removeReader(reader)
+
+    def addWriter(self, writer: Any) -> None:
+        if isinstance(writer, RawStream) and writer._native:
+            writer.startWriting()
+        else:
+            super().addWriter(writer)
+
+    def removeWriter(self, writer: Any) -> None:
+        if isinstance(writer, RawStream) and writer._native:
+            writer.stopWriting()
+        super().removeWriter(writer)
+
+    def getReaders(self) -> list[Any]:
+        return [*super().getReaders(), *(s for s in self.streams if s._reading)]
+
+    def getWriters(self) -> list[Any]:
+        return [*super().getWriters(), *(s for s in self.streams if s._blocked or s._flush_due)]
+
+    def removeAll(self) -> list[Any]:
+        streams = list(self.streams)
+        for stream in streams:
+            stream.stopReading()
+            stream.stopWriting()
+        self.streams.clear()
+        return [*super().removeAll(), *streams]
+
+    # -- IReactorTCP ----------------------------------------------------------------------------
+
+    def listenTCP(
+        self, port: Any, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> TCPPort:
+        p = TCPPort(port, factory, backlog, interface, self)
+        p.startListening()
+        return p
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: Any,
+        timeout: float = 30.0,
+        bindAddress: Any = None,
+    ) -> IConnector:
+        c = TCPConnector(host, port, factory, timeout, bindAddress, self)
+        c.connect()
+        return c
+
+    # -- IReactorUNIX ---------------------------------------------------------------------------
+
+    def listenUNIX(
+        self,
+        address: Any,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: int = 0,
+    ) -> UNIXPort:
+        p = UNIXPort(address, factory, backlog, mode, self, wantPID)
+        p.startListening()
+        return p
+
+    # -- IReactorSocket -------------------------------------------------------------------------
+
+    def adoptStreamPort(
+        self, fileDescriptor: int, addressFamily: Any, factory: IProtocolFactory
+    ) -> TCPPort | UNIXPort:
+        p: TCPPort | UNIXPort
+        if addressFamily == socket.AF_UNIX:
+            p = UNIXPort._fromListeningDescriptor(self, fileDescriptor, factory)
+        elif addressFamily in self._supportedAddressFamilies:
+            p = TCPPort._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory)
+        else:
+            raise error.UnsupportedAddressFamily(addressFamily)
+        p.startListening()
+        return p
+
+    def adoptStreamConnection(
+        self, fileDescriptor: int, addressFamily: Any, factory: IProtocolFactory
+    ) -> Any:
+        if addressFamily in (socket.AF_INET, socket.AF_INET6):
+            return TCPServer._fromConnectedSocket(fileDescriptor, addressFamily, factory, self)
+        return super().adoptStreamConnection(fileDescriptor, addressFamily, factory)

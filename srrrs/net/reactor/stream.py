@@ -1,0 +1,198 @@
+"""A connection on the loop's transport: its beginning, reading, errors and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from twisted.internet import error, tcp
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IProtocol
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python import context
+from twisted.python.failure import Failure
+from twisted.python.log import ILogContext
+
+from srrrs.net.reactor.attach import attach_socket
+from srrrs.net.reactor.writing import CONNECTION_DONE, WritingStream
+
+log = Logger()
+
+CONNECTION_LOST = Failure(error.ConnectionLost())
+
+# Bytes read at most from a connection on which writing has failed.
+READ_REST_LIMIT = 8 * 1024 * 1024
+
+
+class RawStream(WritingStream):
+    """The connection below `ITLSTransport`; also the asyncio protocol of its own `_stream`."""
+
+    _protocol: IProtocol
+    _reading = False
+    _read_eof = False
+    # The stack of log contexts of the thread that the reactor runs in.
+    _contexts: list[Any]
+
+    @property
+    def protocol(self) -> IProtocol:  # type: ignore[override]
+        """The protocol that receives; it may be replaced at any time."""
+        return self._protocol
+
+    @protocol.setter
+    def protocol(self, protocol: IProtocol) -> None:
+        self._protocol = protocol
+        gathers = isinstance(protocol, TLSMemoryBIOProtocol)
+        if gathers is not self._gathers:
+            if self._stream is not None:
+                self._send_gathered()
+            self._gathers = gathers
+            self._route()
+
+    @protocol.deleter
+    def protocol(self) -> None:
+        del self._protocol
+
+    # -- the loop's transport arrives -----------------------------------------------------------
+
+    def _attach(self) -> None:
+        """Give the connected socket to the loop."""
+        self._native = True
+        self._contexts = context.theContextTracker.currentContext().contexts
+        self.reactor.streams.add(self)
+        attach_socket(self.reactor.loop, self.socket, self)
+        self.reactor.loop.call_soon(self._begin)
+
+    def connection_made(self, stream: asyncio.Transport) -> None:
+        if self.disconnected:
+            stream.abort()
+            return
+        self._stream = stream
+        # With a limit of 0 the loop tells at once that the kernel takes no more, and then when
+        # nothing waits any more.
+        stream.set_write_buffer_limits(0)
+        self._blocked = False
+
+    def _begin(self) -> None:
+        """Catch up with what was asked for before the loop's transport was there."""
+        if self._stream is not None:
+            if not self._reading:
+                self._stream.pause_reading()
+            self._send_gathered()
+            self._route()
+            if self._flush_due and not self._blocked:
+                self._on_flush_due()
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        contexts = self._contexts
+        contexts.append(self)
+        try:
+            self._protocol.dataReceived(data)
+        except Exception:
+            self._fail()
+        finally:
+            contexts.pop()
+
+    def eof_received(self) -> bool:
+        self._reading = False
+        self._read_eof = True
+        self._call(self.readConnectionLost, CONNECTION_DONE)
+        return True
+
+    def startReading(self) -> None:
+        if not self._native:
+            FileDescriptor.startReading(self)
+        elif not self._reading and not self._read_eof:
+            self._reading = True
+            if self._stream is not None:
+                self._stream.resume_reading()
+
+    def stopReading(self) -> None:
+        if not self._native:
+            FileDescriptor.stopReading(self)
+        elif self._reading:
+            self._reading = False
+            if self._stream is not None:
+                self._stream.pause_reading()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def abortConnection(self) -> None:
+        if self.disconnected or self._aborting:
+            return
+        self._aborting = True
+        self.stopReading()
+        self.stopWriting()
+        self._route()
+        aborted = Failure(error.ConnectionAborted())
+        self.reactor.loop.call_soon(self._call, self.connectionLost, aborted)
+
+    def connection_lost(self, reason: Exception | None) -> None:
+        """The loop's transport failed.  Where we end it, we do not wait to be told."""
+        if not self.disconnected:
+            self._read_rest()
+            self._call(self.connectionLost, CONNECTION_DONE if reason is None else CONNECTION_LOST)
+
+    def _read_rest(self) -> None:
+        # Writing to a connection that the peer has reset fails at once, with the peer's last
+        # words perhaps unread.  A reactor that polls reads before it writes.
+        left = READ_REST_LIMIT
+        while self._reading and self.connected and left > 0:
+            try:
+                data = self.socket.recv(self.bufferSize)
+            except OSError:
+                return
+            if not data:
+                return
+            left -= len(data)
+            self.data_received(data)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if not hasattr(self, "socket"):
+            return
+        if not self._native:
+            tcp.Connection.connectionLost(self, reason)
+            return
+        stream, self._stream = self._stream, None
+        self._send = self._send_many = self._gathered = None
+        self.reactor.streams.discard(self)
+        try:
+            # This shuts the socket down, or has its closing reset the connection.
+            tcp.Connection.connectionLost(self, reason)
+        finally:
+            # startTLS put these here, and they lead back.
+            self.__dict__.pop("getHandle", None)
+            self.__dict__.pop("getPeerCertificate", None)
+            if stream is not None:
+                stream.abort()
+
+    # -- calling the application ----------------------------------------------------------------
+
+    def _fail(self) -> None:
+        """Log the exception that is handled, and lose the connection because of it."""
+        failure = Failure()
+        log.failure("Unhandled error in {transport!r}", failure, transport=self)
+        if not self.disconnected:
+            self._call(self.connectionLost, failure)
+
+    def _call(self, function: Any, *args: Any) -> None:
+        """Call into the application as a reactor does: in a log context, its errors logged."""
+        contexts = self._contexts
+        contexts.append(self)
+        try:
+            function(*args)
+        except Exception:
+            self._fail()
+        finally:
+            contexts.pop()
+
+    def __getitem__(self, key: object) -> dict[str, Any]:
+        # On the stack of log contexts a connection stands for itself, so that a call in which
+        # nothing is logged costs nothing.
+        if key is ILogContext:
+            return {"isError": 0, "system": self.logPrefix()}
+        raise KeyError(key)
+
+    __iter__ = None

@@ -1,0 +1,223 @@
+"""The writing half of a connection on the loop's transport, with producers and half-close.
+
+`tcp.Connection` queues what is written, waits for writability, and sends.  The loop's transport
+sends inside `write`, and keeps what the kernel refuses.  What follows a write in Twisted (asking
+a producer for more, half-closing, closing) happened when the queue was empty; here it happens in
+the next turn, or when the loop's buffer is empty: `_flushed` is the end of
+`twisted.internet.abstract.FileDescriptor.doWrite`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import error, tcp
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IProducer
+from twisted.python.failure import Failure
+
+if TYPE_CHECKING:
+    from srrrs.net.reactor.reactor import LoopReactor
+
+# Bytes in one write (or, below TLS, in one turn) that pause a streaming producer even when the
+# kernel takes them all.  The loop reads at most 256,000 bytes at a time, so that passing on what
+# was read does not reach it.
+BUFFER_SIZE = 256 * 1024
+
+CONNECTION_DONE = Failure(error.ConnectionDone())
+
+
+class WritingStream(tcp.Connection):
+    """Writes to `_stream`; `RawStream` provides the rest.
+
+    A connection is first not `_native`: an ordinary descriptor in the reactor, as a client is
+    that still connects.  Then it is native without a `_stream`, for the turn that the loop takes
+    to hand its transport over.
+    """
+
+    reactor: LoopReactor
+    bufferSize = BUFFER_SIZE
+
+    _native = False
+    _stream: asyncio.Transport | None = None
+    # The stream's write and writelines, while nothing has to be done but calling them.
+    _send: Any = None
+    _send_many: Any = None
+    # Whether bytes wait in the loop's buffer, or for the loop's transport.
+    _blocked = True
+    # Whether _flushed is to be called in the next turn, or once nothing waits any more.
+    _flush_due = False
+    # Below TLS what is written goes out at the end of the turn: a record is a write, and an
+    # abort takes back the farewell that TLS writes just before it.
+    _gathers = False
+    _gathered: list[bytes] | None = None
+    _gathered_size = 0
+
+    # -- provided by RawStream ------------------------------------------------------------------
+
+    def _call(self, function: Any, *args: Any) -> None:
+        raise NotImplementedError
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        send = self._send
+        if send is not None and type(data) is bytes and len(data) <= self.bufferSize:
+            send(data)
+        else:
+            self._write_slowly((data,))
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        chunks = iovec if type(iovec) in (list, tuple) else list(iovec)
+        send = self._send_many
+        size = 0
+        for chunk in chunks:
+            if type(chunk) is not bytes:
+                break
+            size += len(chunk)
+        else:
+            if send is not None and size <= self.bufferSize:
+                send(chunks)
+                return
+        self._write_slowly(chunks)
+
+    def _write_slowly(self, chunks: Iterable[bytes]) -> None:
+        """Write whatever the state of the connection is."""
+        size = 0
+        for chunk in chunks:
+            if not isinstance(chunk, bytes):
+                raise TypeError("Data must be bytes")
+            size += len(chunk)
+        if not size or not self.connected or self._writeDisconnected or self._aborting:
+            return
+        if self._gathers:
+            size = self._gather(chunks, size)
+        elif self._stream is not None:
+            self._stream.writelines(chunks)
+        else:
+            self._write_early(b"".join(chunks))
+        if self.producer is not None:
+            if self._blocked or size > self.bufferSize:
+                self._pause_producer()
+            self.startWriting()
+
+    def _write_early(self, data: bytes) -> None:
+        if self._gathered is None:
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                # A broken connection shows when the loop writes what is kept here.
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+            self._gathered = []
+        self._gathered.append(data)
+
+    def _gather(self, chunks: Iterable[bytes], size: int) -> int:
+        if self._gathered is None:
+            self._gathered = []
+            self._gathered_size = 0
+            self.reactor.loop.call_soon(self._send_gathered)
+        self._gathered.extend(chunks)
+        self._gathered_size += size
+        gathered = self._gathered_size
+        if gathered > self.bufferSize:
+            self._send_gathered()
+        return gathered
+
+    def _send_gathered(self) -> None:
+        if self._gathered is not None and self._stream is not None and not self._aborting:
+            gathered, self._gathered = self._gathered, None
+            self._stream.writelines(gathered)
+
+    def _route(self) -> None:
+        """Choose the short way for writes, or the long one."""
+        if (
+            self._stream is None
+            or self._blocked
+            or self._gathers
+            or self._writeDisconnected
+            or self._aborting
+            or (self.producer is not None and not self.streamingProducer)
+        ):
+            self._send = self._send_many = None
+        else:
+            self._send = self._stream.write
+            self._send_many = self._stream.writelines
+
+    # -- asyncio's flow control -----------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+        self._send = self._send_many = None
+        if self.producer is not None:
+            self._call(self._pause_producer)
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        self._flush_due = False
+        self._route()
+        self._call(self._flushed)
+
+    # -- Twisted's ------------------------------------------------------------------------------
+
+    def startWriting(self) -> None:
+        """Have `_flushed` called when no bytes wait, but not before the next turn."""
+        if not self._native:
+            FileDescriptor.startWriting(self)
+        elif not self._flush_due:
+            self._flush_due = True
+            if not self._blocked:
+                self.reactor.loop.call_soon(self._on_flush_due)
+
+    def stopWriting(self) -> None:
+        if not self._native:
+            FileDescriptor.stopWriting(self)
+        else:
+            self._flush_due = False
+
+    def _on_flush_due(self) -> None:
+        self._send_gathered()
+        if self._flush_due and not self._blocked:
+            self._flush_due = False
+            self._call(self._flushed)
+
+    def _flushed(self) -> None:
+        if self.disconnected:
+            return
+        producer = self.producer
+        if producer is not None and (not self.streamingProducer or self.producerPaused):
+            self.producerPaused = False
+            producer.resumeProducing()  # type: ignore[attr-defined]
+        elif self.disconnecting:
+            self.connectionLost(CONNECTION_DONE)
+        elif self._writeDisconnecting and not self._writeDisconnected:
+            self._writeDisconnected = True
+            self._route()
+            self._closeWriteConnection()
+
+    def _pause_producer(self) -> None:
+        if self.producer is not None and self.streamingProducer and not self.producerPaused:
+            self.producerPaused = True
+            self.producer.pauseProducing()  # type: ignore[attr-defined]
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        if not streaming:
+            self._send = self._send_many = None
+        self.producerPaused = False
+        FileDescriptor.registerProducer(self, producer, streaming)
+        self._route()
+        if not streaming and self.connected:
+            # In Twisted, what was written before is still queued, and its end asks the producer
+            # for more.
+            self.startWriting()
+
+    def unregisterProducer(self) -> None:
+        FileDescriptor.unregisterProducer(self)
+        self._route()
+
+    def loseConnection(self) -> None:
+        FileDescriptor.loseConnection(self)
