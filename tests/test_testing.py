@@ -152,7 +152,7 @@ def test_abort_drops_what_is_unsent() -> None:
     assert producer.calls == ["stop"]
 
 
-def test_a_fault_ends_the_connection() -> None:
+def test_a_fault_ends_the_connection(flush_logged_errors: Any) -> None:
     """An exception from `dataReceived` ends the connection with that exception."""
 
     class Faulty(Recorder):
@@ -164,6 +164,7 @@ def test_a_fault_ends_the_connection() -> None:
     transport.receive(b"x")
     assert protocol.lost is not None
     assert protocol.lost.check(ValueError)
+    assert len(flush_logged_errors(ValueError)) == 1
 
 
 def test_a_peer_that_does_not_read_fills_the_sender() -> None:

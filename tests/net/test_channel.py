@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
-from zope.interface import provider
 from zope.interface.verify import verifyObject
 
 from srrrs.net.channel import LINGER, Channel, StreamReset
@@ -27,21 +24,6 @@ SMALL = Limits(window=BASE_WINDOW)
 @pytest.fixture
 def pair() -> Pair:
     return Pair()
-
-
-@pytest.fixture
-def faults() -> Iterator[list[LogEvent]]:
-    """Failures that were logged while the test ran."""
-    events: list[LogEvent] = []
-
-    @provider(ILogObserver)
-    def observe(event: LogEvent) -> None:
-        if "log_failure" in event:
-            events.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    yield events
-    globalLogPublisher.removeObserver(observe)
 
 
 class Producer:
@@ -445,7 +427,9 @@ def test_abort_from_within_data_received(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("name", ["dataReceived", "readConnectionLost", "writeConnectionLost"])
-def test_faulty_protocols_reset_their_stream(pair: Pair, faults: list[Any], name: str) -> None:
+def test_faulty_protocols_reset_their_stream(
+    pair: Pair, flush_logged_errors: Any, name: str
+) -> None:
     """An exception in a callback is logged and resets that stream; the tunnel goes on."""
 
     def fail(*_: object) -> None:
@@ -457,8 +441,7 @@ def test_faulty_protocols_reset_their_stream(pair: Pair, faults: list[Any], name
     near.loseWriteConnection()
     far.loseWriteConnection()
     pair.settle()
-    assert len(faults) == 1
-    assert faults[0]["log_failure"].check(ZeroDivisionError)
+    assert len(flush_logged_errors(ZeroDivisionError)) == 1
     assert b.events[-1] == "connectionLost"
     assert b.events.count("connectionLost") == a.events.count("connectionLost") == 1
     assert not pair.relay.lost
@@ -466,7 +449,7 @@ def test_faulty_protocols_reset_their_stream(pair: Pair, faults: list[Any], name
     assert pair.relay.tunnel.streams == pair.agent.tunnel.streams == 0
 
 
-def test_a_fault_is_told_to_the_peer(pair: Pair, faults: list[Any]) -> None:
+def test_a_fault_is_told_to_the_peer(pair: Pair, flush_logged_errors: Any) -> None:
     """The peer of a faulty protocol is reset with INTERNAL."""
 
     class Faulty(HalfCloseRecorder):
@@ -480,10 +463,10 @@ def test_a_fault_is_told_to_the_peer(pair: Pair, faults: list[Any]) -> None:
     near.write(b"x")
     pair.settle()
     assert reset_code(a) == ResetCode.INTERNAL
-    assert len(faults) == 1
+    assert len(flush_logged_errors(ZeroDivisionError)) == 1
 
 
-def test_a_fault_in_connection_lost_is_logged(pair: Pair, faults: list[Any]) -> None:
+def test_a_fault_in_connection_lost_is_logged(pair: Pair, flush_logged_errors: Any) -> None:
     """`connectionLost` that raises harms nobody."""
     near, _a, _far, b = pair.joined()
 
@@ -493,7 +476,7 @@ def test_a_fault_in_connection_lost_is_logged(pair: Pair, faults: list[Any]) -> 
     b.connectionLost = fail
     near.abortConnection()
     pair.settle()
-    assert len(faults) == 1
+    assert len(flush_logged_errors(ZeroDivisionError)) == 1
     assert not pair.agent.lost
 
 
@@ -694,7 +677,7 @@ def test_no_stream_on_a_tunnel_that_is_over(pair: Pair) -> None:
         pair.relay.tunnel.open(1, VISITOR)
 
 
-def test_nobody_serves_the_stream(pair: Pair, faults: list[Any]) -> None:
+def test_nobody_serves_the_stream(pair: Pair, flush_logged_errors: Any) -> None:
     """A handler that fails to serve a stream has it reset, and the failure logged."""
 
     def fail(_: Channel) -> None:
@@ -705,4 +688,4 @@ def test_nobody_serves_the_stream(pair: Pair, faults: list[Any]) -> None:
     a = HalfCloseRecorder()
     near.attach(a)
     assert reset_code(a) == ResetCode.INTERNAL
-    assert len(faults) == 1
+    assert len(flush_logged_errors(ZeroDivisionError)) == 1
