@@ -16,7 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from srrrs.config import RelayConfig
+from srrrs.config import ConfigError, RelayConfig
 from srrrs.net.accept import AcceptGate
 from srrrs.net.address import format_address
 from srrrs.net.tls import ServerIdentity
@@ -299,5 +299,15 @@ class Relay(Service):
 
 
 def make_relay(reactor: Any, config: RelayConfig) -> IService:
-    """A relay, ready to be started."""
+    """A relay, ready to be started.
+
+    :raises ConfigError: an endpoint string that cannot be used.
+    """
+    for description in config.listen:
+        try:
+            serverFromString(reactor, with_backlog(description))
+        except (IndexError, KeyError):  # of the sockets that systemd passed
+            raise ConfigError(f"--listen: {description}: no such socket was passed") from None
+        except Exception as error:
+            raise ConfigError(f"--listen: {description}: {error}") from None
     return Relay(reactor, config)
