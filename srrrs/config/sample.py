@@ -49,8 +49,7 @@ def _entry(option: Option) -> str:
     )
     if not note and option.default is None:
         note = "Default: none."
-    unit = f"In {option.unit}." if option.unit else ""
-    text = " ".join(each for each in (option.help, note, unit) if each)
+    text = " ".join(each for each in (option.help, note) if each)
     lines = textwrap.wrap(text, 98, initial_indent="# ", subsequent_indent="# ")
     return "\n".join([*lines, f"#{option.name} = {_value(option)}", ""])
 

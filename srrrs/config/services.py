@@ -11,8 +11,8 @@ from srrrs.config.model import Kind, ServiceSpec
 from srrrs.config.values import is_address
 from srrrs.protocol.frames import SERVICE_NAME
 
-_HOST_PORT: Final = re.compile(r"([^\s:=\\/\[\]]+):(\d{1,5})")
-_V6_PORT: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\]:(\d{1,5})")
+_HOST_PORT: Final = re.compile(r"([^\s:=\\/\[\]]+):(\d{1,5})", re.ASCII)
+_V6_PORT: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\]:(\d{1,5})", re.ASCII)
 #: Words that begin a client endpoint string, where `WORD:NUMBER` would else be a host and a port.
 _ENDPOINT_WORDS: Final = frozenset(
     {"fd", "haproxy", "ssl", "systemd", "tcp", "tcp6", "tls", "unix"}

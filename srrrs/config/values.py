@@ -15,9 +15,9 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 from srrrs.config.errors import ConfigError
 from srrrs.net.loopback import is_loopback
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?")
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?", re.ASCII)
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE: Final = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|kB|KB|MB|GB|K|M|G)?")
+_SIZE: Final = re.compile(r"(\d{1,18})\s*(B|KiB|MiB|GiB|kB|KB|MB|GB|K|M|G)?", re.ASCII)
 _BYTES: Final = {
     "B": 1,
     "K": 1 << 10, "KiB": 1 << 10, "kB": 10**3, "KB": 10**3,
@@ -54,7 +54,7 @@ def size(text: str) -> int:
 def count(text: str) -> int:
     """A whole number."""
     plain = text.strip().replace("_", "")
-    if not (plain.isascii() and plain.isdigit()):
+    if not (plain.isascii() and plain.isdigit() and len(plain) <= 18):
         raise ConfigError(f"{text!r} is no whole number")
     return int(plain)
 
@@ -110,7 +110,11 @@ def path(text: str) -> Path:
 def existing_file(text: str) -> Path:
     """The path of a file that is there."""
     result = path(text)
-    if not result.is_file():
+    try:
+        found = result.is_file()
+    except OSError as error:
+        raise ConfigError(f"{result}: {error.strerror}") from None
+    if not found:
         raise ConfigError(f"there is no file {result}")
     return result
 
