@@ -15,6 +15,7 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
+    IProtocolNegotiationFactory,
     IReactorTime,
     ISSLTransport,
 )
@@ -46,6 +47,7 @@ LINGER: Final = 5.0
 a reset would make it lose the page (RFC 9112, 9.6)."""
 
 
+@implementer(IProtocolNegotiationFactory)
 class EdgeFactory(Factory):
     """Makes the protocol of each connection to a listener.
 
@@ -80,6 +82,10 @@ class EdgeFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> EdgeConnection:
         return EdgeConnection(self, outer=None)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """For ``ssl:`` endpoints, which otherwise refuse whoever offers a protocol by ALPN."""
+        return [b"http/1.1"]
 
 
 class _Inside(Factory):
