@@ -18,7 +18,7 @@ MAX_HOST: Final = 253
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # Bare CR or LF, NUL and other controls. A CR at the end may have its LF still to come.
 _BAD_BYTES: Final = re.compile(rb"\r(?!\n|\Z)|(?<!\r)\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_LINE: Final = re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/1\.[01]\r\n")
+_LINE: Final = re.compile(_TOKEN + rb" [!-~]+ HTTP/1\.[01]\r\n")
 _START: Final = re.compile(_TOKEN + rb"(?: |\Z)")
 _FIELD: Final = re.compile(_TOKEN + rb":")
 _FOLD: Final = re.compile(rb"\r\n[ \t]")

@@ -1,0 +1,154 @@
+"""A relay's inside as the edge sees it, with streams that end at the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from srrrs.net.accept import AcceptGate
+from srrrs.net.channel import StreamReset
+from srrrs.protocol.errors import ResetCode
+from srrrs.relay.edge.interfaces import IPublicService, IRoutes
+from srrrs.relay.edge.listener import EdgeConnection, EdgeFactory
+from srrrs.testing import FakeTransport, Recorder
+
+VISITOR = IPv4Address("TCP", "192.0.2.1", 50000)
+
+
+class FakeChannel(FakeTransport):
+    """A stream whose far end is the test."""
+
+    def __init__(self, clock: Clock, visitor: IAddress = VISITOR) -> None:
+        super().__init__(peer=visitor)
+        self.clock = clock
+        self.visitor = visitor
+        self.delivered = 0
+        self.resets: list[ResetCode] = []
+        self.unregistered = False
+
+    def receive(self, data: bytes) -> None:
+        self.delivered += len(data)
+        super().receive(data)
+
+    def reset(self, code: ResetCode, reason: str = "") -> None:
+        self.resets.append(code)
+        self.abortConnection()
+
+    def peer_resets(self, code: ResetCode) -> None:
+        """The agent resets the stream. As a channel does, it tells its protocol first, and its
+        producer only where that is still registered."""
+        producer, self.producer = self.producer, None
+        self._lose(Failure(StreamReset(code)))
+        if producer is not None and not self.unregistered:
+            producer.stopProducing()
+
+    def unregisterProducer(self) -> None:
+        self.unregistered = True
+        super().unregisterProducer()
+
+
+@implementer(IPublicService)
+class FakeService:
+    """A service: keeps the channels that were opened to it."""
+
+    def __init__(self, clock: Clock, problem: Exception | None = None) -> None:
+        self.name = "site"
+        self.problem = problem
+        self.channels: list[FakeChannel] = []
+        self._clock = clock
+
+    def available(self) -> bool:
+        return self.problem is None
+
+    def open(self, visitor: IAddress) -> Any:
+        if self.problem is not None:
+            raise self.problem
+        self.channels.append(FakeChannel(self._clock, visitor))
+        return self.channels[-1]
+
+
+@implementer(IRoutes)
+class FakeRoutes:
+    """The control host is ``relay.example`` and its services are under ``example``."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, FakeService] = {}
+        self.asked: list[str] = []
+
+    def is_control_host(self, host: str) -> bool:
+        return host in ("example", "relay.example", "192.0.2.9", "2001:db8::9")
+
+    def lookup(self, host: str) -> FakeService | None:
+        self.asked.append(host)
+        return self.services.get(host)
+
+
+class FakeCarrier(Recorder):
+    """What goes on with an agent's connection; ``handshake_over`` is the edge's to set."""
+
+    handshake_over: Callable[[], None]
+
+
+class Carriers(Factory):
+    """Makes them."""
+
+    def __init__(self) -> None:
+        self.made: list[FakeCarrier] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> FakeCarrier:
+        self.made.append(FakeCarrier())
+        return self.made[-1]
+
+
+class Edge:
+    """An edge with everything around it faked."""
+
+    def __init__(self, tls: Any = None, head_bytes: int = 1024, **limits: int) -> None:
+        self.clock = Clock()
+        self.gate = AcceptGate(self.clock, **limits)
+        self.carriers = Carriers()
+        self.routes = FakeRoutes()
+        self.site = FakeService(self.clock)
+        self.routes.services["site.example"] = self.site
+        self.factory = EdgeFactory(self.clock, self.gate, self.carriers, tls, head_bytes, 10.0)
+        self.factory.routes = self.routes
+
+    def connect(self, peer: IAddress = VISITOR, tls: bool = False) -> FakeTransport:
+        """A connection to the listener; its protocol is an :class:`EdgeConnection`."""
+        transport = FakeTransport(peer=peer, tls=tls)
+        protocol = self.factory.buildProtocol(peer)
+        assert isinstance(protocol, EdgeConnection)
+        transport.attach(protocol)
+        return transport
+
+    def ask(self, data: bytes, step: int | None = None, tls: bool = False) -> FakeTransport:
+        """A connection that has sent ``data``, in parts of ``step`` bytes."""
+        transport = self.connect(tls=tls)
+        for at in range(0, len(data), step or len(data)):
+            transport.receive(data[at : at + (step or len(data))])
+        return transport
+
+    def assert_nothing_left(self) -> None:
+        """No connection, no timer, no count."""
+        assert not self.factory.connections
+        assert not self.clock.getDelayedCalls()
+        assert not self.gate.paused
+        assert not self.gate._visitor_count
+        for stile in (self.gate._agents, self.gate._addresses):
+            assert not stile._inside
+            assert not stile._lines
+
+
+def end(transport: FakeTransport) -> None:
+    """The visitor takes what is left and closes."""
+    transport.drain()
+    transport.peer_half_close()
+    transport.drain()
+    transport.drain()
