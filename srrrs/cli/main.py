@@ -76,7 +76,7 @@ class MainOptions(Commands):
             raise usage.UsageError(f"--reactor: {name} cannot be used here: {error}") from None
 
     def _own_options(self) -> list[str]:
-        text = "Twisted reactor to run on. [default: the fastest that is installed]"
+        text = "Twisted reactor to run on. [default: the fastest there is here]"
         return entry("--reactor NAME", text, 80)
 
 
