@@ -55,7 +55,10 @@ class AgentCarrier(CarrierBase, WebSocketClientProtocol):  # type: ignore[misc]
             raise self._failure
 
     def failHandshake(self, reason: str) -> None:
-        words = (getattr(self, "http_status_line", None) or "").split(None, 2)
+        line = getattr(self, "http_status_line", None)
+        if line is None:  # Autobahn could not read the head.
+            line = self.data.partition(b"\r\n")[0].decode("latin-1")
+        words = line.split(None, 2) if line.startswith("HTTP/") else []
         if self._failure is None:
             if len(words) > 1 and words[1].isdigit() and words[1] != "101":
                 text = words[2] if len(words) > 2 and words[2].isprintable() else ""

@@ -34,6 +34,7 @@ MAX_ANSWER_HEAD: Final = 16 * 1024
 """Bytes of a relay's answer to the opening handshake."""
 _ACK = Struct("!BQ")
 _OPEN = WebSocketProtocol.STATE_OPEN
+_CONNECTING = WebSocketProtocol.STATE_CONNECTING
 
 
 class NoLog:
@@ -65,6 +66,8 @@ class CarrierBase:
     _masked = False
     _peer_masks: bool | None = True
     _reader: FrameReader | None = None
+    _broken = False
+    _in_control = False
     _paused = False
     _registered = False
     _close_call: IDelayedCall | None = None
@@ -148,15 +151,26 @@ class CarrierBase:
         self.heard_at = self.clock.seconds()
         reader = self._reader
         if reader is None:
-            self._dataReceived(data)  # type: ignore[attr-defined]
+            try:
+                self._dataReceived(data)  # type: ignore[attr-defined]
+            except UnicodeDecodeError:
+                # Autobahn takes heads for UTF-8.
+                if self.state != _CONNECTING:
+                    raise
+                self.failHandshake("the head is no UTF-8")  # type: ignore[attr-defined]
+                return
             if self._reader is None:
                 return
             # The handshake ended just now: what Autobahn holds is ours.
             data, self.data = self.data, b""
             reader = self._reader
+        if self._broken:
+            return
         try:
             reader.feed(data)
         except ProtocolError as error:
+            # What follows cannot be read: the peer has the close's deadline to go.
+            self._broken = True
             self.fail(error)
 
     # --- from the frame reader ----------------------------------------------------------
@@ -185,7 +199,15 @@ class CarrierBase:
             self._handler.ack_received(_ACK.unpack(self._collected)[1])
 
     def control_frame(self, frame: bytes) -> None:
+        self._in_control = True
         self._dataReceived(frame)  # type: ignore[attr-defined]
+        self._in_control = False
+
+    def processData(self) -> bool:
+        # Autobahn's loop over what it holds stops as soon as the rest is the frame reader's.
+        if self._reader is not None and not self._in_control:
+            return False
+        return bool(super().processData())  # type: ignore[misc]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._over = True
