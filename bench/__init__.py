@@ -1,0 +1,1 @@
+"""Measurements of srrrs beside other tunnels, on loopback: ``python -m bench --help``."""

@@ -1,0 +1,86 @@
+"""``python -m bench compare | scale | profile``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import compare, profile
+from bench.measure import BenchError
+from bench.peers import PLAIN, TLS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    _compare_options(commands.add_parser("compare", help="srrrs beside other tunnels"))
+    _profile_options(commands.add_parser("profile", help="where the time goes"))
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _compare_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="one round of one second a load")
+    parser.add_argument("--rounds", type=int, help="default: 5")
+    parser.add_argument("--seconds", type=float, help="of each load; default: 2")
+    parser.add_argument("--peers", nargs="+", metavar="NAME", help="default: all that are found")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--tls", action="store_true", help="over TLS alone")
+    only.add_argument("--plain", action="store_true", help="without TLS alone")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the ratios there")
+    parser.add_argument("--from-json", type=Path, metavar="FILE", help="of an earlier run")
+    parser.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    if options.from_json:
+        result = compare.from_json(json.loads(options.from_json.read_text()))
+    else:
+        modes = (TLS,) if options.tls else (PLAIN,) if options.plain else (PLAIN, TLS)
+        plan = compare.Plan(
+            rounds=options.rounds or (1 if options.quick else 5),
+            seconds=options.seconds or (1.0 if options.quick else 2.0),
+            peers=options.peers,
+            modes=modes,
+        )
+        result = compare.compare(plan)
+    print(compare.render(result))
+    if options.json:
+        options.json.write_text(json.dumps(result.json(), indent=1) + "\n")
+    if options.svg:
+        from bench.picture import draw
+
+        options.svg.write_text(draw(result))
+    missing = [table.mode for table in result.tables if compare.OURS not in table.samples]
+    return 1 if missing else 0
+
+
+def _profile_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("load", nargs="*", default=["up"], help=", ".join(profile.LOADS))
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each load; default: 4")
+    parser.add_argument("--tls", action="store_true", help="over TLS")
+    parser.add_argument("--lines", type=int, default=25, help="of each table; default: 25")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the profiles there")
+    parser.set_defaults(run=_profile)
+
+
+def _profile(options: argparse.Namespace) -> int:
+    for load in options.load:
+        print(profile.profile(load, options.seconds, options.tls, options.lines, options.keep))
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
