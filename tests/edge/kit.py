@@ -1,0 +1,81 @@
+"""An edge whose service is a real tunnel's, in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IAddress
+from zope.interface import implementer
+
+from srrrs.net.accept import AcceptGate
+from srrrs.net.channel import Channel
+from srrrs.protocol.mux import Limits
+from srrrs.relay.edge.interfaces import IPublicService, IRoutes
+from srrrs.relay.edge.listener import EdgeFactory
+from srrrs.testing import FakeTransport, HalfCloseRecorder
+from tests.net.kit import VISITOR, Pair
+
+
+@implementer(IPublicService, IRoutes)
+class Site:
+    """A service behind a tunnel, and the only one that there is."""
+
+    name = "site"
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.pair = Pair(limits)
+        self.clock = self.pair.clock
+        self.gate = AcceptGate(self.clock, visitors=3)
+        self.problem: Exception | None = None
+        self.pair.settle()
+        self.pair.agent.serve = self.serve
+        self.backends: list[Any] = []
+
+    def serve(self, channel: Channel) -> None:
+        backend = HalfCloseRecorder()
+        channel.attach(backend)
+        self.backends.append(backend)
+
+    def available(self) -> bool:
+        return self.problem is None
+
+    def open(self, visitor: IAddress) -> Channel:
+        if self.problem is not None:
+            raise self.problem
+        return self.pair.relay.tunnel.open(1, visitor)
+
+    def is_control_host(self, host: str) -> bool:
+        return host == "relay.example"
+
+    def lookup(self, host: str) -> Site | None:
+        return self if host == "site.example" else None
+
+    def connect(self, factory: Any, tls: bool = False, **options: Any) -> Any:
+        """A visitor's connection."""
+        transport = FakeTransport(peer=VISITOR, tls=tls, **options)
+        transport.attach(factory.buildProtocol(VISITOR))
+        return transport
+
+    def edge(self) -> EdgeFactory:
+        """A listener's factory; no agent ever comes."""
+        factory = EdgeFactory(self.clock, self.gate, None)
+        factory.routes = self
+        return factory
+
+    def settle(self, *transports: Any) -> None:
+        """Let everything arrive."""
+        for _ in range(4):
+            self.pair.settle()
+            for transport in transports:
+                transport.drain()
+
+    def over(self) -> bool:
+        """No stream, no memory, no visitor counted and no timer but the heartbeats."""
+        for side in (self.pair.relay, self.pair.agent):
+            assert side.tunnel.streams == 0
+            assert side.budget.used == 0
+        for _ in range(3):
+            assert self.gate.admit_visitor(VISITOR)
+        for _ in range(3):
+            self.gate.visitor_gone(VISITOR)
+        return len(self.clock.getDelayedCalls()) == 2
