@@ -183,7 +183,7 @@ class SrrrsServerEndpoint:
         self._asked = name if kind == "http" else None
         self._agents = pool if agents is None else agents
 
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:  # noqa: N803
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Publish a factory; fires with the port once the relay provides its address.
 
         Errbacks with :exc:`srrrs.agent.services.ServiceRefused` when the relay refuses for good,

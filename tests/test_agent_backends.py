@@ -89,7 +89,7 @@ class Slow:
         self.factory: Any = None
         self.answer: Deferred[IProtocol] = Deferred()
 
-    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:  # noqa: N803
+    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
         self.factory = protocolFactory
         self.answer = Deferred(lambda _: setattr(self, "cancelled", True))
         return self.answer
@@ -153,7 +153,7 @@ def test_a_backend_that_fails_is_a_reset_that_names_nothing(
 
     @implementer(IStreamClientEndpoint)
     class Failing:
-        def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:  # noqa: N803
+        def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
             return fail(problem)
 
     EndpointBackend(pair.clock, Failing(), "backend.internal:80").connect(pair.channel)
@@ -168,7 +168,7 @@ def test_an_endpoint_that_raises_is_a_reset_too() -> None:
 
     @implementer(IStreamClientEndpoint)
     class Raising:
-        def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:  # noqa: N803
+        def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
             raise ValueError("bad")
 
     EndpointBackend(pair.clock, Raising(), "x").connect(pair.channel)

@@ -126,7 +126,7 @@ class Never:
     def __init__(self) -> None:
         self.cancelled = False
 
-    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:  # noqa: N803
+    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
         return Deferred(self._cancelled)
 
     def _cancelled(self, _: Any) -> None:
@@ -160,7 +160,7 @@ def test_a_dial_can_be_given_up() -> None:
 def test_an_endpoint_that_fails_is_explained() -> None:
     @implementer(IStreamClientEndpoint)
     class Refusing:
-        def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:  # noqa: N803
+        def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
             return fail(error.ConnectionRefusedError())
 
     failures: list[Any] = []

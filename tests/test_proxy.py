@@ -126,7 +126,7 @@ class Wire:
         self.transport = Transport()
         self.protocol: Any = None
 
-    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:  # noqa: N803
+    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
         self.protocol = protocolFactory.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
         done: Deferred[IProtocol] = Deferred()
@@ -218,7 +218,7 @@ def test_a_proxy_that_is_not_there(problem: Exception) -> None:
 
     @implementer(IStreamClientEndpoint)
     class Nowhere:
-        def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:  # noqa: N803
+        def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
             return fail(problem)
 
     outcome: list[Any] = []

@@ -375,7 +375,7 @@ async def test_old_versions_are_refused_by_the_client() -> None:
 
     @implementer(IOpenSSLServerConnectionCreator)
     class Old:
-        def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N803
+        def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
             context = SSL.Context(SSL.TLS_SERVER_METHOD)
             context.set_max_proto_version(SSL.TLS1_1_VERSION)
             context.set_cipher_list(b"ALL:@SECLEVEL=0")

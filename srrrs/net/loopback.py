@@ -53,7 +53,7 @@ class LocalhostEndpoint:
     def __repr__(self) -> str:
         return f"<LocalhostEndpoint {self.port}>"
 
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the protocol; errbacks with the first attempt's failure when both fail."""
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 

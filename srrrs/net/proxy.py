@@ -157,7 +157,7 @@ class ConnectEndpoint:
         self._proxy = proxy
         self._authority = f"{_bracketed(host)}:{port}"
 
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the inner protocol once the proxy has answered 2xx; errbacks with
         :exc:`ProxyError`."""
         return Deferred.fromCoroutine(self._connect(protocolFactory))

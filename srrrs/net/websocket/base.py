@@ -278,7 +278,7 @@ class CarrierBase:
     # The handshake's one message is all that Autobahn collects: from then on the frame reader
     # stands in. Its limit is checked at each frame's header.
 
-    def onMessageBegin(self, isBinary: bool) -> None:  # noqa: N803
+    def onMessageBegin(self, isBinary: bool) -> None:
         self._collected = b""
         if isBinary:
             self.fail(ProtocolError("a binary message during the handshake"))

@@ -43,7 +43,7 @@ class RelayCarrier(CarrierBase, WebSocketServerProtocol):  # type: ignore[misc]
         self,
         code: int,
         reason: str,
-        responseHeaders: Sequence[tuple[str, str]] | None = None,  # noqa: N803
+        responseHeaders: Sequence[tuple[str, str]] | None = None,
     ) -> None:
         body = f"{reason}\n".encode()
         lines = [
