@@ -29,7 +29,7 @@ import pytest
 
 import srrrs
 
-DEADLINE: Final = 60.0
+DEADLINE: Final = 45.0
 """Seconds after which what was waited for counts as never coming: a hang, not a speed."""
 LOOK_EVERY: Final = 0.02
 """Seconds between two looks at what tells nothing of itself (``/proc``, a port)."""
@@ -40,6 +40,8 @@ REACTOR: Final = os.environ.get("SRRRS_TEST_REACTOR", "")
 
 ROOT: Final = Path(srrrs.__file__).parent.parent
 SECRET: Final = re.compile(r"srrrs_[a-z2-7]{10}_[a-z2-7]{52}")
+_SHOWN: Final = 6
+"""Programs whose output a failed test shows: the latest."""
 _FAULT: Final = re.compile(r"Traceback \(most recent|Unhandled [Ee]rror|was never awaited")
 
 # Below the range of ports that systems give to outgoing connections, so that a port which is free
@@ -446,7 +448,10 @@ class Lab:
 
     def report(self) -> str:
         """The end of every program's output, for a test that failed."""
-        return "\n\n".join(program.text(150) for program in self.programs)
+        ended = self.programs[:-_SHOWN]
+        shown = [f"({len(ended)} earlier programs left out)"] if ended else []
+        shown += [program.text(100) for program in self.programs[-_SHOWN:]]
+        return "\n\n".join(shown)
 
 
 # --- local services -----------------------------------------------------------------------
