@@ -23,11 +23,11 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 
 from srrrs.net.accept import AcceptGate, Slot
 from srrrs.net.address import format_address
-from srrrs.net.splice import CLOSE_TIMEOUT, Splice
+from srrrs.net.splice import Splice
 from srrrs.relay.edge import control
 from srrrs.relay.edge.head import END, BadHead, Head, check_beginning, parse_head
 from srrrs.relay.edge.http import HttpVisitor
@@ -102,7 +102,7 @@ class _Inside(Factory):
         return EdgeConnection(self._edge, outer)
 
 
-@implementer(IHalfCloseableProtocol, IHandshakeListener)
+@implementer(IHandshakeListener)
 class EdgeConnection(Protocol):
     """Looks at the first bytes, then hands the connection over and only forwards its end.
 
@@ -165,16 +165,15 @@ class EdgeConnection(Protocol):
             self._outer.release()
 
     def readConnectionLost(self) -> None:
-        if IHalfCloseableProtocol.providedBy(self._next):
+        """Called once this has become half-closeable: see :meth:`_outlive_half_close`."""
+        if self._next is not None:
             self._next.readConnectionLost()
-            return
-        # Without half-close, as on TCP: it ends, but what was written goes out.
-        self.transport.loseConnection()
-        if self._deadline is None:
-            self._arm(CLOSE_TIMEOUT, self.abort)
+        else:
+            self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        if IHalfCloseableProtocol.providedBy(self._next):
+        """As above."""
+        if self._next is not None:
             self._next.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -278,6 +277,8 @@ class EdgeConnection(Protocol):
     def _hand_over(self, protocol: Any) -> None:
         """Another protocol goes on, with what was read so far; only the end comes by here."""
         self._disarm()
+        if IHalfCloseableProtocol.providedBy(protocol):
+            self._outlive_half_close()
         self._next = protocol
         protocol.makeConnection(self.transport)
         if self._next is protocol:
@@ -325,6 +326,7 @@ class EdgeConnection(Protocol):
         self._decided = self._ending = True
         self._buffer = b""
         self.release()
+        self._outlive_half_close()
         transport.write(response)
         if self._secure or not hasattr(transport, "loseWriteConnection"):
             # TLS reads on by itself until the peer has closed, too.
@@ -333,6 +335,10 @@ class EdgeConnection(Protocol):
             transport.loseWriteConnection()
         transport.resumeProducing()
         self._arm(LINGER, self.abort)
+
+    def _outlive_half_close(self) -> None:
+        """From now on the visitor may end its sending without ending the connection."""
+        directlyProvides(self, IHalfCloseableProtocol)
 
     def _too_slow(self) -> None:
         if self._buffer:
