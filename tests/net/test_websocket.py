@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -781,6 +782,31 @@ def test_every_mask_is_new() -> None:
     keys = [key for _, _, key in frames(bytes(both.connection.a.sent))]
     assert None not in keys
     assert len(set(keys)) > 195
+
+
+def test_masks_stay_on_without_tls() -> None:
+    """Whatever an agent claims: where there is no TLS that both ends share, it must mask."""
+    raw = Raw()
+    raw.heard()
+    raw.say(frame(TEXT, handshake.encode(replace(HELLO, binding="0" * 64))))
+    ((_, payload, _),) = frames(raw.heard())
+    welcome = handshake.decode_answer(payload)
+    assert isinstance(welcome, Welcome)
+    assert welcome.binding is None
+    raw.say(frame(BINARY, b"\0x", masked=False))
+    raw.closes(CloseCode.PROTOCOL)
+
+
+def test_masks_stay_on_for_a_relay_that_lies() -> None:
+    """An agent goes on masking where the welcome's binding is not its own."""
+    both = Both(capacity=1 << 30)
+    both.carrier._binding = "0" * 64
+    both.connection.flush()
+    both.connection.a.sent.clear()
+    both.agent.send([b"x"], 1)
+    both.connection.flush()
+    ((_, _, key),) = frames(bytes(both.connection.a.sent))
+    assert key is not None
 
 
 def test_nothing_secret_is_logged() -> None:
