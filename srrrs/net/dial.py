@@ -16,13 +16,14 @@ from urllib.parse import urlsplit
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from srrrs.net.carrier import ICarrier
 from srrrs.net.loopback import LocalhostEndpoint, is_localhost_name, is_loopback
 from srrrs.net.proxy import ConnectEndpoint, ProxyError, proxy_for
+from srrrs.net.tlsrecords import TLSEndpoint
 from srrrs.net.websocket import (
     AgentCarrier,
     AgentCarrierFactory,
@@ -175,7 +176,7 @@ def relay_endpoint(
         from srrrs.net.tls import client_connection_creator
 
         creator = client_connection_creator(target.host, ca_file=target.ca_file, pin=target.pin)
-        endpoint = wrapClientTLS(creator, endpoint)
+        endpoint = TLSEndpoint(reactor, creator, endpoint)
     return endpoint
 
 

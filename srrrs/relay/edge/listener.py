@@ -28,6 +28,7 @@ from zope.interface import directlyProvides, implementer
 from srrrs.net.accept import AcceptGate, Slot
 from srrrs.net.address import format_address
 from srrrs.net.splice import Splice
+from srrrs.net.tlsrecords import tls_factory
 from srrrs.relay.edge import control
 from srrrs.relay.edge.head import END, BadHead, Head, check_beginning, parse_head
 from srrrs.relay.edge.http import HttpVisitor
@@ -77,8 +78,7 @@ class EdgeFactory(Factory):
         self.connections: set[EdgeConnection] = set()
         self.tls: TLSMemoryBIOFactory | None = None
         if tls is not None:
-            self.tls = TLSMemoryBIOFactory(tls, False, _Inside(self), clock)
-            self.tls.noisy = False
+            self.tls = tls_factory(tls, False, _Inside(self), clock)
 
     def buildProtocol(self, addr: IAddress | None) -> EdgeConnection:
         return EdgeConnection(self, outer=None)
