@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from srrrs.net.reactor.transport import TCPServer
+from srrrs.net.reactor.tcp import TCPServer
 
 if TYPE_CHECKING:
     from srrrs.net.reactor.reactor import LoopReactor

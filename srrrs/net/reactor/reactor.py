@@ -12,12 +12,12 @@ from twisted.internet._signals import SignalHandling, _MultiSignalHandling
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IConnector, IProtocolFactory
+from twisted.python import context
 
-from srrrs.net.reactor.connecting import TCPConnector
 from srrrs.net.reactor.listening import TCPPort, UNIXPort
 from srrrs.net.reactor.signals import ChildSignalHandling
 from srrrs.net.reactor.stream import RawStream
-from srrrs.net.reactor.transport import TCPServer
+from srrrs.net.reactor.tcp import TCPConnector, TCPServer
 
 
 class LoopReactor(AsyncioSelectorReactor):
@@ -33,7 +33,13 @@ class LoopReactor(AsyncioSelectorReactor):
     def __init__(self, eventloop: asyncio.AbstractEventLoop | None = None) -> None:
         self.loop = uvloop.new_event_loop() if eventloop is None else eventloop
         self.streams: set[RawStream] = set()
+        # The stack of log contexts of the thread that the reactor runs in.
+        self.contexts = context.theContextTracker.currentContext().contexts
         super().__init__(self.loop)
+
+    def startRunning(self, installSignalHandlers: bool = True) -> None:  # noqa: N803
+        self.contexts = context.theContextTracker.currentContext().contexts
+        super().startRunning(installSignalHandlers=installSignalHandlers)
 
     def _signalsFactory(self) -> SignalHandling:
         return _MultiSignalHandling(

@@ -10,7 +10,6 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IProtocol
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.python import context
 from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 
@@ -29,6 +28,7 @@ class RawStream(WritingStream):
     """The connection below `ITLSTransport`; also the asyncio protocol of its own `_stream`."""
 
     _protocol: IProtocol
+    _protocol_name: str | None = None
     _reading = False
     _read_eof = False
     # The stack of log contexts of the thread that the reactor runs in.
@@ -51,14 +51,18 @@ class RawStream(WritingStream):
 
     @protocol.deleter
     def protocol(self) -> None:
+        self._protocol_name = self._protocol.__class__.__name__
         del self._protocol
 
     # -- the loop's transport arrives -----------------------------------------------------------
 
     def _attach(self) -> None:
-        """Give the connected socket to the loop."""
+        """Give the connected socket to the loop.
+
+        :raises OSError: the loop cannot take it.
+        """
         self._native = True
-        self._contexts = context.theContextTracker.currentContext().contexts
+        self._contexts = self.reactor.contexts
         self.reactor.streams.add(self)
         attach_socket(self.reactor.loop, self.socket, self)
         self.reactor.loop.call_soon(self._begin)

@@ -1,15 +1,12 @@
-"""What protocols get as their transport: TCP connections, with TLS on request."""
+"""A stream with TLS on request."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable
 from typing import Any
 
-from twisted.internet import tcp
 from twisted.internet._newtls import startTLS
 from twisted.internet.interfaces import IProducer
-from twisted.python.failure import Failure
 
 from srrrs.net.reactor.stream import RawStream
 
@@ -53,26 +50,3 @@ class StreamTransport(RawStream):
             RawStream.unregisterProducer(self)
         else:
             self._protocol.unregisterProducer()  # type: ignore[attr-defined]
-
-
-class TCPServer(StreamTransport, tcp.Server):
-    """An accepted or adopted TCP connection."""
-
-    _native = True
-
-    def __init__(self, sock: socket.socket, *args: Any) -> None:
-        tcp.Server.__init__(self, sock, *args)
-        self._attach()
-
-
-class TCPClient(StreamTransport, tcp.Client):
-    """A TCP connection that this side opens; the loop's as soon as it is connected."""
-
-    _commonConnection = StreamTransport
-
-    def _connectDone(self) -> None:
-        self._attach()
-        tcp.Client._connectDone(self)
-
-    def connectionLost(self, reason: Failure) -> None:
-        tcp.Client.connectionLost(self, reason)

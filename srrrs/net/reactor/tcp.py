@@ -1,0 +1,147 @@
+"""TCP connections: the server's and the client's, which connects as Twisted's does."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import address, base, error, tcp
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IProtocol
+from twisted.python.failure import Failure
+
+from srrrs.net.reactor.transport import StreamTransport
+
+if TYPE_CHECKING:
+    from srrrs.net.reactor.reactor import LoopReactor
+
+_PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK)
+
+
+class TCPServer(StreamTransport, tcp.Server):
+    """An accepted or adopted TCP connection."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol: IProtocol,
+        client: tuple[Any, ...],
+        server: tcp.Port | None,
+        sessionno: int,
+        reactor: LoopReactor,
+    ) -> None:
+        # tcp.Server's, but for the two texts below, which are rarely asked for.
+        tcp.Connection.__init__(self, sock, protocol, reactor)
+        if len(client) != 2:
+            self._addressType = address.IPv6Address
+        self.server = server  # type: ignore[assignment]
+        self.client = client
+        self.sessionno = sessionno
+        self.hostname = client[0]
+        self._attach()
+        self._reading = True
+        self.connected = 1
+
+    @cached_property
+    def logstr(self) -> str:  # type: ignore[override]
+        prefix = self._protocol_name or self._getLogPrefix(self._protocol)
+        return f"{prefix},{self.sessionno},{self.hostname}"
+
+    @cached_property
+    def repstr(self) -> str:  # type: ignore[override]
+        name = self._protocol_name or self._protocol.__class__.__name__
+        port = None if self.server is None else self.server._realPortNumber
+        return f"<{name} #{self.sessionno} on {port}>"
+
+
+class TCPClient(StreamTransport, tcp.Client):
+    """A TCP connection that this side opens; the loop's as soon as it is connected.
+
+    Names, addresses and binding are `tcp.Client`'s.
+    """
+
+    _commonConnection = StreamTransport
+
+    def _finishInit(
+        self,
+        whenDone: Callable[[], object] | None,  # noqa: N803
+        skt: socket.socket | None,
+        error: Exception | None,
+        reactor: LoopReactor,
+    ) -> None:
+        self._contexts = reactor.contexts
+        if whenDone is not None:
+            tcp.Connection.__init__(self, skt, None, reactor)  # type: ignore[arg-type]
+            reactor.loop.call_soon(self._call, whenDone)
+        else:
+            reactor.loop.call_soon(self._call, self.failIfNotConnected, error)
+
+    def resolveAddress(self) -> None:
+        if self._requiresResolution:
+            tcp.Client.resolveAddress(self)
+            return
+        try:
+            self._setRealAddress(self.addr)
+        except Exception:
+            self.failIfNotConnected(Failure())
+
+    def doConnect(self) -> None:
+        if not hasattr(self, "connector"):
+            return  # the attempt was given up
+        try:
+            code = self.socket.connect_ex(self.realAddress)
+        except OSError as e:
+            code = e.args[0]
+        if code in _PENDING:
+            FileDescriptor.startWriting(self)
+        else:
+            self._connect_ended(code)
+
+    def doWrite(self) -> None:
+        FileDescriptor.stopWriting(self)
+        self._connect_ended(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _connect_ended(self, code: int) -> None:
+        if code and code != errno.EISCONN:
+            self.failIfNotConnected(error.getConnectError((code, os.strerror(code))))
+        else:
+            self._call(self._connectDone)
+
+    def _connectDone(self) -> None:
+        self._attach()
+        tcp.Client._connectDone(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        tcp.Client.connectionLost(self, reason)
+
+
+class LoopTimeout(base.BaseConnector):
+    """A connector whose timeout is a timer of the loop's, which costs less than a delayed call."""
+
+    reactor: LoopReactor
+
+    def connect(self) -> None:
+        timeout, self.timeout = self.timeout, None  # type: ignore[assignment]
+        try:
+            super().connect()
+        finally:
+            self.timeout = timeout
+        # Unless startedConnecting ended the attempt, or began another.
+        if timeout is not None and self.state == "connecting" and self.timeoutID is None:
+            self.timeoutID = self.reactor.loop.call_later(  # type: ignore[assignment]
+                timeout, self._time_out, self.transport
+            )
+
+    def _time_out(self, transport: Any) -> None:
+        transport._call(transport.failIfNotConnected, error.TimeoutError())
+
+
+class TCPConnector(LoopTimeout, tcp.Connector):
+    """What `connectTCP` returns."""
+
+    def _makeTransport(self) -> TCPClient:
+        return TCPClient(self.host, self.port, self.bindAddress, self, self.reactor)
