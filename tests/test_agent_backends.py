@@ -23,6 +23,7 @@ from srrrs.net.loopback import LocalhostEndpoint
 from srrrs.protocol.errors import ResetCode
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.mux import Limits, Multiplexer, Role
+from tests.conftest import FlushLoggedErrors
 
 VISITOR = IPv4Address("TCP", "192.0.2.7", 4711)
 
@@ -236,7 +237,7 @@ def test_a_factory_may_refuse_a_visitor() -> None:
     assert [each for each, _ in pair.resets] == [ResetCode.REFUSED]
 
 
-def test_a_factory_that_fails_is_a_reset() -> None:
+def test_a_factory_that_fails_is_a_reset(flush_logged_errors: FlushLoggedErrors) -> None:
     class Failing(Counting):
         def buildProtocol(self, addr: Any) -> Any:
             raise RuntimeError("no database")
@@ -246,6 +247,7 @@ def test_a_factory_that_fails_is_a_reset() -> None:
     pair.turn()
     assert [each for each, _ in pair.resets] == [ResetCode.INTERNAL]
     assert "database" not in pair.resets[0][1]
+    assert len(flush_logged_errors(RuntimeError)) == 1
 
 
 # --- endpoint strings

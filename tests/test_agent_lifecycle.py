@@ -15,6 +15,7 @@ from srrrs.protocol.errors import CloseCode
 from srrrs.protocol.frames import Goaway, Registered, Withdraw, Withdrawn
 from srrrs.words import Word
 from tests.agent_fakes import WELCOME, FakeBackend, FakeCarrier, Rig
+from tests.conftest import FlushLoggedErrors
 
 
 def test_every_state_answers_every_input() -> None:
@@ -255,7 +256,9 @@ def _broken_attach(rig: Rig) -> Callable[[object], object]:
 
 
 @pytest.mark.parametrize("where", ["making", "attaching"])
-def test_a_fault_while_the_tunnel_is_set_up_leads_to_another_dial(where: str) -> None:
+def test_a_fault_while_the_tunnel_is_set_up_leads_to_another_dial(
+    where: str, flush_logged_errors: FlushLoggedErrors
+) -> None:
     rig = Rig()
     broken = _broken_tunnel if where == "making" else _broken_attach(rig)
     rig.agent._make_tunnel = broken  # type: ignore[assignment]
@@ -264,6 +267,7 @@ def test_a_fault_while_the_tunnel_is_set_up_leads_to_another_dial(where: str) ->
     rig.dials[-1][2].callback((carrier, WELCOME))
     assert carrier.aborted
     assert rig.agent.state is State.WAITING
+    assert len(flush_logged_errors(RuntimeError)) == 1
 
 
 def test_goaway_is_reported() -> None:
