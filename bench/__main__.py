@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import compare, profile
+from bench import compare, profile, scale
 from bench.measure import BenchError
 from bench.peers import PLAIN, TLS
 
@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _compare_options(commands.add_parser("compare", help="srrrs beside other tunnels"))
+    _scale_options(commands.add_parser("scale", help="very many agents, very many streams"))
     _profile_options(commands.add_parser("profile", help="where the time goes"))
     options = parser.parse_args(arguments)
     try:
@@ -64,6 +65,25 @@ def _compare(options: argparse.Namespace) -> int:
         options.svg.write_text(draw(result))
     missing = [table.mode for table in result.tables if compare.OURS not in table.samples]
     return 1 if missing else 0
+
+
+def _scale_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("parts", nargs="*", default=["plain", "tls", "streams"])
+    parser.add_argument("--agents", type=int, default=10_000, help="default: 10,000")
+    parser.add_argument("--streams", type=int, default=10_000, help="default: 10,000")
+    parser.add_argument("--processes", type=int, default=4, help="of agents; default: 4")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.set_defaults(run=_scale)
+
+
+def _scale(options: argparse.Namespace) -> int:
+    figures = scale.scale(
+        scale.Plan(options.agents, options.streams, options.processes, tuple(options.parts))
+    )
+    print("\n".join(figures.lines))
+    if options.json:
+        options.json.write_text(json.dumps(figures.values, indent=1) + "\n")
+    return 0
 
 
 def _profile_options(parser: argparse.ArgumentParser) -> None:

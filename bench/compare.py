@@ -197,7 +197,7 @@ def _round(plan: Plan, table: Table, peers: list[Peer], name: str) -> None:
                     _failed(plan, table, peer, error)
             for label, load in _loads(plan, server):
                 plan.tell(f"{name}: {label}")
-                for peer, published, _ in list(standing):
+                for peer, published, _ in standing:
                     pids = _pids(published)
                     try:
                         for key, value in load(published, pids).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import signal
 import socket
 import statistics
@@ -51,10 +52,7 @@ def wait_for(look: Callable[[], _T | None], what: str, within: float = START_WIT
 
 
 class Programs:
-    """The processes of one measurement, in a folder of their own; all are ended by :meth:`close`.
-
-    :param quiet: nice value added to each.
-    """
+    """The processes of one measurement, in a folder of their own; :meth:`close` ends them all."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)
@@ -303,3 +301,11 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         if done.returncode:
             raise BenchError(f"openssl makes no certificate: {done.stderr.decode()[-LOG_TAIL:]}")
     return cert, key
+
+
+def raise_files() -> int:
+    """Allow this process as many open files as the system lets it; how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

@@ -201,7 +201,8 @@ def start_rathole(programs: Programs, local: list[int], tls: bool) -> Published:
     if tls:
         cert, key = certificate(programs.path)
         store = programs.path / "identity.p12"
-        words = ["openssl", "pkcs12", "-export", "-out", store, "-inkey", key, "-in", cert]
+        words = ["openssl", "pkcs12", "-export", "-out", str(store)]
+        words += ["-inkey", str(key), "-in", str(cert)]
         subprocess.run([*words, "-passout", f"pass:{_SECRET}"], check=True, capture_output=True)
         server_tls = (
             '[server.transport]\ntype = "tls"\n[server.transport.tls]\n'
@@ -219,11 +220,9 @@ def start_rathole(programs: Programs, local: list[int], tls: bool) -> Published:
         client += f'[client.services.p{number}]\nlocal_addr = "{LOOPBACK}:{port}"\n'
     quiet = {"RUST_LOG": "error"}
     program = need("rathole")
-    words_1 = [program, "--server", programs.write("server.toml", server)]
-    words_2 = [program, "--client", programs.write("client.toml", client)]
-    one = programs.start(words_1, quiet)
+    one = programs.start([program, "--server", programs.write("server.toml", server)], quiet)
     one.wait_port(control)
-    two = programs.start(words_2, quiet)
+    two = programs.start([program, "--client", programs.write("client.toml", client)], quiet)
     one.wait_port(first)
     return Published([first + n for n in range(len(local))], [one, two])
 
@@ -331,8 +330,8 @@ def nginx_head(programs: Programs) -> str:
 
 def start_nginx_with(programs: Programs, name: str, text: str) -> Program:
     """nginx with that configuration."""
-    words = [need("nginx"), "-e", "stderr", "-p", programs.path]
-    return programs.start([*words, "-c", programs.write(name, text)])
+    words = [need("nginx"), "-e", "stderr", "-p", str(programs.path)]
+    return programs.start([*words, "-c", str(programs.write(name, text))])
 
 
 def start_haproxy(programs: Programs, local: list[int], tls: bool) -> Published:
@@ -346,8 +345,7 @@ def start_haproxy(programs: Programs, local: list[int], tls: bool) -> Published:
         text += (
             f"listen p{number}\n  bind {LOOPBACK}:{first + number}\n  server s {LOOPBACK}:{port}\n"
         )
-    words = [need("haproxy"), "-db", "-f", programs.write("haproxy.cfg", text)]
-    program = programs.start(words)
+    program = programs.start([need("haproxy"), "-db", "-f", programs.write("haproxy.cfg", text)])
     program.wait_port(first)
     return Published([first + n for n in range(len(local))], [program])
 
