@@ -206,6 +206,7 @@ class SrrrsServerEndpoint:
         except BaseException:
             await port.stopListening()
             raise
+        port.getHost()  # So that it is known even if nobody asks before the tunnel goes away.
         return port
 
     async def _withdraw(self, agent: Agent, service: PublishedService) -> None:
