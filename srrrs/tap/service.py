@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
 
 from srrrs.config import AgentConfig, RelayConfig
 from srrrs.net.notify import NotifyService
 
+_log = Logger()
+
 
 def install_reactor() -> None:
     """Install the fastest reactor there is, unless one is installed already."""
-    if "twisted.internet.reactor" in sys.modules:
-        return
-    try:
-        from srrrs.net.reactor import install
-    except ImportError:  # there is no uvloop here
-        return
-    install()
+    from srrrs.net.reactor import install_default
+
+    install_default(_log)
 
 
 def relay_service(reactor: Any, config: RelayConfig) -> IService:
