@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
@@ -501,3 +503,34 @@ def test_ending_all() -> None:
         transport.drain()
         assert transport.lost is not None
     edge.assert_nothing_left()
+
+
+_PIECES = st.sampled_from(
+    [
+        REQUEST,
+        AGENT,
+        b"GET / HTTP/1.1\r\n",
+        b"Host: ",
+        b"site.example",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\x16",
+    ]
+)
+
+
+@given(st.lists(st.one_of(_PIECES, st.binary(max_size=20))), st.integers(1, 40))
+def test_anything_in_any_parts(pieces: list[bytes], step: int) -> None:
+    """Whatever arrives, in whatever parts, the same becomes of it, and nothing is left."""
+    data = b"".join(pieces)
+    stories = []
+    for size in (None, step) if data else ():
+        edge = Edge()
+        transport = edge.ask(data, size)
+        edge.clock.advance(10)
+        transport.drain()
+        first = bytes(transport.sent).partition(b"\r\n")[0]
+        stories.append((first, [carrier.data for carrier in edge.carriers.made]))
+        transport.peer_reset()
+        edge.assert_nothing_left()
+    assert stories[1:] == stories[:-1]
