@@ -86,13 +86,15 @@ to_agent = (
 def encode(call: Any) -> bytes:
     if not isinstance(call, tuple):
         return frames.encode_control(call)
-    return {
+    encoders: dict[str, Any] = {
         "data": frames.encode_data,
         "open": frames.encode_open,
         "fin": frames.encode_fin,
         "reset": frames.encode_reset,
         "window": frames.encode_window,
-    }[call[0]](*call[1:])
+    }
+    encoded: bytes = encoders[call[0]](*call[1:])
+    return encoded
 
 
 def join_data(calls: list[Any]) -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from srrrs.protocol import frames
@@ -9,7 +11,7 @@ from srrrs.protocol.errors import ProtocolError, ResetCode
 from srrrs.protocol.stream import TRANSITIONS, Act, Input, StreamState
 from tests.protocol.pair import End, Pair
 
-RECEIVED = {
+RECEIVED: dict[Input, Callable[[int], bytes]] = {
     Input.RECV_DATA: lambda n: frames.encode_data(n, b"x"),
     Input.RECV_FIN: frames.encode_fin,
     Input.RECV_RESET: lambda n: frames.encode_reset(n, ResetCode.CANCEL, ""),
