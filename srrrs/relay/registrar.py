@@ -359,9 +359,14 @@ class Registrar:
         number = service.reservation.port or 0
         closing = maybeDeferred(listening.stopListening)
         self._closing[number] = closing
+
+        def closed(_: Any) -> None:
+            # It must not return what it takes out: a Deferred that waits for itself never ends.
+            self._closing.pop(number, None)
+
         closing.addErrback(
             lambda failure: self._log.failure("a public port cannot be closed", failure=failure)
-        ).addBoth(lambda _: self._closing.pop(number, None))
+        ).addBoth(closed)
 
     def _refuse(self, agent: AgentTunnel, frame: Register, refusal: Refusal) -> None:
         self._log.info(
