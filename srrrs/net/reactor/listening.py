@@ -11,7 +11,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from srrrs.net.reactor.sockets import accept
 from srrrs.net.reactor.tcp import TCPServer
+from srrrs.net.reactor.unix import UNIXServer
 
 if TYPE_CHECKING:
     from srrrs.net.reactor.reactor import LoopReactor
@@ -55,7 +57,7 @@ class AcceptingPort(tcp.Port):
             if not self._accepting or self._pause is not None:
                 return
             try:
-                skt, addr = self.socket.accept()
+                skt, addr = accept(self.socket, self.addressFamily)
             except BlockingIOError:
                 return
             except OSError as e:
@@ -128,3 +130,5 @@ class TCPPort(AcceptingPort):
 
 class UNIXPort(AcceptingPort, unix.Port):
     """A UNIX port."""
+
+    transport = UNIXServer

@@ -9,18 +9,19 @@ from typing import Any
 import uvloop
 from twisted.internet import error
 from twisted.internet._signals import SignalHandling, _MultiSignalHandling
-from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IConnector, IProtocolFactory
 from twisted.python import context
 
 from srrrs.net.reactor.listening import TCPPort, UNIXPort
 from srrrs.net.reactor.signals import ChildSignalHandling
+from srrrs.net.reactor.soon import SoonReactor
 from srrrs.net.reactor.stream import RawStream
 from srrrs.net.reactor.tcp import TCPConnector, TCPServer
+from srrrs.net.reactor.unix import UNIXConnector, UNIXServer
 
 
-class LoopReactor(AsyncioSelectorReactor):
+class LoopReactor(SoonReactor):
     """A reactor whose stream connections are the event loop's own.
 
     Datagrams, processes, timers, threads and name resolution are those of
@@ -87,6 +88,10 @@ class LoopReactor(AsyncioSelectorReactor):
         self.streams.clear()
         return [*super().removeAll(), *streams]
 
+    def polls(self, descriptor: Any) -> bool:
+        """Whether a descriptor that is not the loop's is watched for reading."""
+        return descriptor in self._readers
+
     # -- IReactorTCP ----------------------------------------------------------------------------
 
     def listenTCP(
@@ -122,6 +127,13 @@ class LoopReactor(AsyncioSelectorReactor):
         p.startListening()
         return p
 
+    def connectUNIX(
+        self, address: Any, factory: Any, timeout: float = 30, checkPID: int = 0
+    ) -> IConnector:
+        c = UNIXConnector(address, factory, timeout, self, checkPID)
+        c.connect()
+        return c
+
     # -- IReactorSocket -------------------------------------------------------------------------
 
     def adoptStreamPort(
@@ -140,6 +152,8 @@ class LoopReactor(AsyncioSelectorReactor):
     def adoptStreamConnection(
         self, fileDescriptor: int, addressFamily: Any, factory: IProtocolFactory
     ) -> Any:
-        if addressFamily in (socket.AF_INET, socket.AF_INET6):
+        if addressFamily == socket.AF_UNIX:
+            return UNIXServer._fromConnectedSocket(fileDescriptor, factory, self)
+        if addressFamily in self._supportedAddressFamilies:
             return TCPServer._fromConnectedSocket(fileDescriptor, addressFamily, factory, self)
-        return super().adoptStreamConnection(fileDescriptor, addressFamily, factory)
+        raise error.UnsupportedAddressFamily(addressFamily)

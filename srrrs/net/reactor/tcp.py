@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import address, base, error, tcp
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IProtocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from srrrs.net.reactor.sockets import stream_socket
 from srrrs.net.reactor.transport import StreamTransport
 
 if TYPE_CHECKING:
     from srrrs.net.reactor.reactor import LoopReactor
+
+log = Logger()
 
 _PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK)
 
@@ -80,6 +84,9 @@ class TCPClient(StreamTransport, tcp.Client):
         else:
             reactor.loop.call_soon(self._call, self.failIfNotConnected, error)
 
+    def createInternetSocket(self) -> socket.socket:
+        return stream_socket(self.addressFamily)
+
     def resolveAddress(self) -> None:
         if self._requiresResolution:
             tcp.Client.resolveAddress(self)
@@ -137,7 +144,10 @@ class LoopTimeout(base.BaseConnector):
             )
 
     def _time_out(self, transport: Any) -> None:
-        transport._call(transport.failIfNotConnected, error.TimeoutError())
+        try:
+            transport.failIfNotConnected(error.TimeoutError())
+        except Exception:
+            log.failure("Unhandled error after {connector!r} timed out", connector=self)
 
 
 class TCPConnector(LoopTimeout, tcp.Connector):

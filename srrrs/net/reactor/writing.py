@@ -180,7 +180,6 @@ class WritingStream(tcp.Connection):
             self._flush_due = False
 
     def _on_flush_due(self) -> None:
-        self._send_gathered()
         if self._flush_due and not self._blocked:
             self._flush_due = False
             self._call(self._flushed)
@@ -188,6 +187,10 @@ class WritingStream(tcp.Connection):
     def _flushed(self) -> None:
         if self.disconnected:
             return
+        if self._gathered is not None:
+            self._send_gathered()
+            if self._blocked:
+                return  # resume_writing comes
         producer = self.producer
         if producer is not None and (not self.streamingProducer or self.producerPaused):
             self.producerPaused = False
