@@ -1,5 +1,8 @@
 """Ports: Twisted's own listening sockets, which accept connections onto the loop."""
 
+# Twisted does not annotate the classes that this derives from.
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import errno
@@ -125,7 +128,7 @@ class AcceptingPort(tcp.Port):
 class TCPPort(AcceptingPort):
     """A TCP port."""
 
-    transport = TCPServer
+    transport = TCPServer  # type: ignore[assignment]
 
 
 class UNIXPort(AcceptingPort, unix.Port):

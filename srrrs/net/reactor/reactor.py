@@ -1,5 +1,8 @@
 """The reactor: Twisted's asyncio reactor on uvloop, with connections on the loop's transports."""
 
+# Twisted does not annotate the classes that this derives from.
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import asyncio
@@ -38,7 +41,7 @@ class LoopReactor(SoonReactor):
         self.contexts = context.theContextTracker.currentContext().contexts
         super().__init__(self.loop)
 
-    def startRunning(self, installSignalHandlers: bool = True) -> None:  # noqa: N803
+    def startRunning(self, installSignalHandlers: bool = True) -> None:
         self.contexts = context.theContextTracker.currentContext().contexts
         super().startRunning(installSignalHandlers=installSignalHandlers)
 

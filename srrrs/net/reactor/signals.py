@@ -48,7 +48,7 @@ class ChildSignalHandling:
             self._add_reader(self._waker)
         self._waker.install()
         # Some may have ended before the handler was there.
-        process.reapAllProcesses()  # type: ignore[no-untyped-call]
+        process.reapAllProcesses()
 
     def uninstall(self) -> None:
         if self._waker is not None:

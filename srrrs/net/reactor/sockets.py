@@ -11,18 +11,18 @@ from typing import Any
 
 
 class _IPv4Socket(socket.socket):
-    family = socket.AF_INET  # type: ignore[assignment]
-    type = socket.SOCK_STREAM  # type: ignore[assignment]
+    family = socket.AF_INET
+    type = socket.SOCK_STREAM
 
 
 class _IPv6Socket(socket.socket):
-    family = socket.AF_INET6  # type: ignore[assignment]
-    type = socket.SOCK_STREAM  # type: ignore[assignment]
+    family = socket.AF_INET6
+    type = socket.SOCK_STREAM
 
 
 class _UNIXSocket(socket.socket):
-    family = socket.AF_UNIX  # type: ignore[assignment]
-    type = socket.SOCK_STREAM  # type: ignore[assignment]
+    family = socket.AF_UNIX
+    type = socket.SOCK_STREAM
 
 
 _CLASSES = {

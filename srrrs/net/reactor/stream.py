@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import error, tcp
 from twisted.internet.abstract import FileDescriptor
@@ -35,7 +35,7 @@ class RawStream(WritingStream):
     _contexts: list[Any]
 
     @property
-    def protocol(self) -> IProtocol:  # type: ignore[override]
+    def protocol(self) -> IProtocol:
         """The protocol that receives; it may be replaced at any time."""
         return self._protocol
 
@@ -64,7 +64,7 @@ class RawStream(WritingStream):
         self._native = True
         self._contexts = self.reactor.contexts
         self.reactor.streams.add(self)
-        attach_socket(self.reactor.loop, self.socket, self)
+        attach_socket(self.reactor.loop, self.socket, cast(asyncio.Protocol, self))
         self.reactor.loop.call_soon(self._begin)
 
     def connection_made(self, stream: asyncio.Transport) -> None:

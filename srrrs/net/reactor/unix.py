@@ -6,6 +6,9 @@ stays Twisted's; any other becomes the loop's with its first bytes.  It can stil
 itself.
 """
 
+# Twisted does not annotate the classes that this derives from.
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -120,7 +123,7 @@ class _Becoming(FileDescriptor):
         self._attach()
         self.protocol = protocol
 
-    def _ancillaryLevelSOLSOCKETTypeSCMRIGHTS(self: Any, data: bytes) -> None:  # noqa: N802
+    def _ancillaryLevelSOLSOCKETTypeSCMRIGHTS(self: Any, data: bytes) -> None:
         self._was_passed = True
         unix._SendmsgMixin._ancillaryLevelSOLSOCKETTypeSCMRIGHTS(self, data)
 
@@ -139,7 +142,7 @@ class LoopUNIXServer(LoopUNIX, unix.Server):
 class LoopUNIXClient(LoopUNIX, unix.Client):
     """A UNIX connection that this side opened, on the loop."""
 
-    _commonConnection = LoopUNIX  # type: ignore[assignment]
+    _commonConnection = LoopUNIX
 
     def connectionLost(self, reason: Failure) -> None:
         unix.Client.connectionLost(self, reason)
@@ -166,5 +169,5 @@ class UNIXClient(_Becoming, unix.Client):
 class UNIXConnector(LoopTimeout, unix.Connector):
     """What `connectUNIX` returns."""
 
-    def _makeTransport(self) -> UNIXClient:
+    def _makeTransport(self) -> Any:
         return UNIXClient(self.address, self, self.reactor, self.checkPID)
