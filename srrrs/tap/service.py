@@ -6,14 +6,11 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
-from twisted.logger import Logger
 
 from srrrs.config import AgentConfig, RelayConfig
 from srrrs.net.notify import NotifyService
 
 _log = Logger()
-
-log = Logger()
 
 
 def install_reactor() -> None:
