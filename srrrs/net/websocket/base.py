@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from autobahn.websocket.protocol import WebSocketProtocol
 from OpenSSL import SSL
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -44,6 +45,18 @@ class NoLog:
         pass
 
     debug = info = warn = warning = error = critical = failure = trace = emit = _drop
+
+
+def _in_words(reason: Failure) -> str:
+    """How a connection ended, for people."""
+    if reason.check(ConnectionDone):
+        return "the connection was closed"
+    cause = getattr(reason.value, "osError", None) or reason.value.__cause__
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"the connection was lost: {cause.strerror}"
+    if reason.check(ConnectionLost):
+        return "the connection was lost"
+    return reason.getErrorMessage()
 
 
 @implementer(ICarrier)
@@ -219,7 +232,7 @@ class CarrierBase:
         code = getattr(self, "remoteCloseCode", None)
         if self._told is None or code is not None:
             text = getattr(self, "remoteCloseReason", None)
-            self._told = (code, text or reason.getErrorMessage())
+            self._told = (code, text or _in_words(reason))
         self._lost(*self._told, reason)
 
     def _lost(self, code: int | None, reason: str, failure: Failure) -> None:
