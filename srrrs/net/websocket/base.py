@@ -51,7 +51,8 @@ def _in_words(reason: Failure) -> str:
     """How a connection ended, for people."""
     if reason.check(ConnectionDone):
         return "the connection was closed"
-    cause = getattr(reason.value, "osError", None) or reason.value.__cause__
+    problem = reason.value
+    cause = getattr(problem, "osError", None) or getattr(problem, "__cause__", None)
     if isinstance(cause, OSError) and cause.strerror:
         return f"the connection was lost: {cause.strerror}"
     if reason.check(ConnectionLost):
