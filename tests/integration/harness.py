@@ -29,7 +29,7 @@ import pytest
 
 import srrrs
 
-DEADLINE: Final = 45.0
+DEADLINE: Final = 30.0
 """Seconds after which what was waited for counts as never coming: a hang, not a speed."""
 LOOK_EVERY: Final = 0.02
 """Seconds between two looks at what tells nothing of itself (``/proc``, a port)."""
@@ -231,6 +231,24 @@ class Program:
     def open_files(self) -> int:
         """How many files and sockets it has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def connections(self) -> list[str]:
+        """Its TCP sockets, listening ones among them."""
+        return [name for name in self.files().values() if name.startswith("tcp ")]
+
+    def files(self) -> dict[str, str]:
+        """Its open files and sockets by number, TCP sockets with their ends and state as the
+        kernel shows them."""
+        folder = Path(f"/proc/{self.pid}/fd")
+        found = {}
+        for each in sorted(folder.iterdir(), key=lambda path: int(path.name)):
+            with contextlib.suppress(OSError):
+                found[each.name] = str(each.readlink())
+        sockets = {}
+        for line in Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            sockets[f"socket:[{fields[9]}]"] = f"tcp {fields[1]} {fields[2]} state {fields[3]}"
+        return {number: sockets.get(name, name) for number, name in found.items()}
 
     def command_line(self) -> str:
         """What every user of the machine can see of it."""

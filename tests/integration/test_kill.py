@@ -45,6 +45,7 @@ class Load:
     def __init__(self, endpoints: dict[str, str]) -> None:
         self.wrong: list[str] = []
         self.good = dict.fromkeys(endpoints, 0)
+        self.failed: dict[str, str] = {}
         self._over = threading.Event()
         visits: dict[str, Callable[[str], bool | None]] = {
             "http": self._page,
@@ -63,7 +64,8 @@ class Load:
         while not self._over.is_set():
             try:
                 right = visit(endpoint)
-            except (OSError, HTTPException):
+            except (OSError, HTTPException) as failure:
+                self.failed[name] = repr(failure)
                 right = None
             if right:
                 self.good[name] += 1
@@ -90,7 +92,11 @@ class Load:
     def goes_on(self, what: str) -> None:
         """Wait until every service has answered once more."""
         before = dict(self.good)
-        until(lambda: all(self.good[name] > before[name] for name in before), f"visits {what}")
+        try:
+            until(lambda: all(self.good[name] > before[name] for name in before), f"visits {what}")
+        except AssertionError as hang:
+            idle = [name for name in before if self.good[name] == before[name]]
+            raise AssertionError(f"{hang}: none of {idle}; {self.failed}") from None
 
     def stop(self) -> None:
         self._over.set()
@@ -136,7 +142,10 @@ def test_every_address_survives_kills_under_load_and_nothing_leaks(lab: Lab) -> 
         return lab.relay(data_dir=data_dir, listen=listen, tcp_ports=ports)
 
     relay = start_relay()
-    empty = until(relay.open_files, "open files")
+    # An answer shows that the reactor runs, with all the files that it needs itself.
+    assert status_of(f"http://localhost:{relay.port}") == 200
+    until(lambda: len(relay.connections()) == 1, "the end of that connection")
+    empty = relay.open_files()
     agent = lab.agent(relay, *services)
     endpoints = addresses(agent)
     load = Load(endpoints)
@@ -163,7 +172,10 @@ def test_every_address_survives_kills_under_load_and_nothing_leaks(lab: Lab) -> 
     }
     agent.kill()
     until(lambda: live_tunnels(relay) == 0, "the end of the last tunnel")
-    until(lambda: relay.open_files() == empty, f"{empty} open files in the relay")
+    try:
+        until(lambda: relay.open_files() == empty, f"{empty} open files in the relay")
+    except AssertionError as leak:
+        raise AssertionError(f"{leak}; there are {relay.files()}") from None
     assert not public_ports(relay, *ports)
     assert status_of(endpoints["http"]) == 503
     assert relay.stop() == 0
