@@ -425,7 +425,9 @@ class Multiplexer:
         if self.streams.get(stream.id) is not stream:
             return
         del self.streams[stream.id]
-        self._grants.pop(stream.id, None)
+        if self._grants.pop(stream.id, None) is not None:
+            # What was announced may be gone with it: what comes next is to be announced again.
+            self._announced = self.has_output
         stream.queue.clear()
         self.queued -= stream.queued
         self._budget.release(stream.queued)

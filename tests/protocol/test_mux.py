@@ -337,3 +337,22 @@ def test_stream_ids_wrap_and_skip_those_in_use() -> None:
     assert ids == [frames.MAX_ID, 2, 3]
     pair.pump()
     assert sorted(pair.agent.mux.streams) == [1, 2, 3, frames.MAX_ID]
+
+
+def test_output_that_vanishes_with_its_stream_does_not_silence_the_next() -> None:
+    """Credit that was to be granted to a stream which is reset before the grant went out leaves
+    nothing to send; the next output is announced all the same, or the tunnel would hang."""
+    pair = Pair()
+    visitor = pair.relay.open()
+    visitor.stream.write(b"x" * BASE_WINDOW)
+    pair.move(pair.relay, pair.agent)
+    assert pair.agent.mux.has_output, "credit for what was taken"
+    visitor.stream.reset(ResetCode.CANCEL)
+    pair.move(pair.relay, pair.agent)
+    assert not pair.agent.mux.has_output
+
+    announced = pair.agent.ready
+    other = pair.relay.open()
+    pair.move(pair.relay, pair.agent)
+    pair.agent.ends[other.stream.id].stream.write(b"answer")
+    assert pair.agent.ready == announced + 1
