@@ -56,7 +56,7 @@ class AcceptingPort(tcp.Port):
         super().stopReading()
 
     def doRead(self) -> None:
-        for _ in range(ACCEPT_BATCH):
+        for _ in range(min(ACCEPT_BATCH, self.numberAccepts)):
             if not self._accepting or self._pause is not None:
                 return
             try:
