@@ -416,3 +416,36 @@ def test_ready_is_not_told_after_the_end(manager: socket.socket) -> None:
     manager.setblocking(False)
     with pytest.raises(BlockingIOError):
         manager.recv(100)
+
+
+_STUCK: Final = """
+import sys
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from srrrs.cli.run import run
+
+class Stuck(Service):
+    def stopService(self):
+        print("stopping", flush=True)
+        return Deferred()
+
+def make(reactor):
+    reactor.callWhenRunning(print, "running", flush=True)
+    return Stuck()
+
+sys.exit(run(make, "stuck", "info"))
+"""
+
+
+@pytest.mark.integration
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    """A service that does not come to an end can still be ended."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _STUCK], env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for state in ("running", "stopping"):
+            assert process.stdout.readline() == f"{state}\n"
+            assert process.poll() is None
+            process.terminate()
+        assert process.wait(DEADLINE) == -signal.SIGTERM

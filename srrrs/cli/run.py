@@ -32,6 +32,8 @@ def run(make: Callable[[Any], IService], prog: str, log_level: str) -> int:
 
     reactor: Any = installed
     logs.start(sys.stderr, log_level, times=not _is_journal(sys.stderr))
+    signals = _Signals(reactor)
+    signals.handle()
     try:
         service = make(reactor)
     except ConfigError as error:
@@ -43,25 +45,37 @@ def run(make: Callable[[Any], IService], prog: str, log_level: str) -> int:
         _log.debug("{traceback}", traceback=_traceback(error))
         fail(prog, str(error) or type(error).__name__, status=1)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    # Behind the reactor's own handlers, which it installs as it begins to run.
-    reactor.callWhenRunning(_handle_signals, reactor)
+    reactor.callWhenRunning(signals.handle)
     reactor.run()
     return 0
 
 
-def _handle_signals(reactor: Any) -> None:
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
+class _Signals:
+    """The first SIGINT or SIGTERM stops the reactor, as soon as it runs; a second one has its usual
+    effect."""
+
+    _ALL = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._met = False
+
+    def handle(self) -> None:
+        """Handle signals from now on. The reactor, as it begins to run, takes SIGTERM for itself;
+        this is for then too."""
+        if not self._met:
+            for each in self._ALL:
+                signal.signal(each, self._meet)
+
+    def _meet(self, number: int, frame: FrameType | None) -> None:
+        self._met = True
+        for each in self._ALL:
             signal.signal(each, signal.SIG_DFL)
-        reactor.callFromThread(_stop, reactor)
+        self._reactor.callFromThread(self._stop)
 
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, stop)
-
-
-def _stop(reactor: Any) -> None:
-    if reactor.running:
-        reactor.stop()
+    def _stop(self) -> None:
+        if self._reactor.running:
+            self._reactor.stop()
 
 
 def _is_journal(stream: TextIO) -> bool:
