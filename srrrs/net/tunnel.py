@@ -257,12 +257,14 @@ class Tunnel:
         if carrier is None or self.ended is not None:
             return
         for _ in range(MESSAGES_A_TURN):
-            if not self._writable or not mux.has_output:
+            if not self._writable:
                 return
+            # Asked even where nothing is left: only then will it announce output again.
             chunks, size = mux.take(MESSAGE)
-            if size:
-                self.session.record(chunks, size)
-                carrier.send(chunks, size)
+            if not size:
+                return
+            self.session.record(chunks, size)
+            carrier.send(chunks, size)
         if mux.has_output and self._flush_call is None:
             self._flush_call = self._clock.callLater(0, self._turn)
 
