@@ -34,6 +34,7 @@ def run(make: Callable[[Any], IService], prog: str, log_level: str) -> int:
     logs.start(sys.stderr, log_level, times=not _is_journal(sys.stderr))
     signals = _Signals(reactor)
     signals.handle()
+    reactor.callWhenRunning(signals.handle)
     try:
         service = make(reactor)
     except ConfigError as error:
@@ -45,7 +46,6 @@ def run(make: Callable[[Any], IService], prog: str, log_level: str) -> int:
         _log.debug("{traceback}", traceback=_traceback(error))
         fail(prog, str(error) or type(error).__name__, status=1)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    reactor.callWhenRunning(signals.handle)
     reactor.run()
     return 0
 
