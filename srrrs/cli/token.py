@@ -247,7 +247,10 @@ def _secret_file(path: Path, *, replace: bool) -> Iterator[Callable[[str], None]
     if not replace and os.path.lexists(path):
         raise FileExistsError(0, "is there already; --force replaces it", str(path))
     # mkstemp makes files of mode 0600 (and never follows a link that is there).
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(descriptor, "w") as file:
             if replace:
