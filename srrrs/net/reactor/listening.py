@@ -93,7 +93,12 @@ class AcceptingPort(tcp.Port):
         session = self.sessionno
         self.sessionno = session + 1
         transport = self.transport(skt, protocol, addr, self, session, self.reactor)
-        protocol.makeConnection(transport)
+        try:
+            protocol.makeConnection(transport)
+        except Exception:
+            failure = Failure()
+            log.failure("Unhandled error in {transport!r}", failure, transport=transport)
+            transport.connectionLost(failure)
 
     def _pause_accepting(self, reason: OSError) -> None:
         super().stopReading()

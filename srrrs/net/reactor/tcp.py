@@ -85,6 +85,8 @@ class TCPClient(StreamTransport, tcp.Client):
             tcp.Connection.__init__(self, skt, None, reactor)  # type: ignore[arg-type]
             reactor.loop.call_soon(self._call, whenDone)
         else:
+            if skt is not None:
+                skt.close()
             reactor.loop.call_soon(self._call, self.failIfNotConnected, error)
 
     def createInternetSocket(self) -> socket.socket:
