@@ -13,12 +13,12 @@ __all__ = ["Options", "makeService"]
 
 def makeService(options: Options) -> IService:
     """The service that the options ask for, on the reactor that is installed."""
-    from srrrs.tap.service import agent_service, install_reactor
+    from srrrs.tap.service import agent_service, install_reactor, plainly
 
     install_reactor()
     from twisted.internet import reactor
 
     try:
-        return agent_service(reactor, options.config)
+        return plainly(agent_service(reactor, options.config), options)
     except ConfigError as error:
         fail(options.prog, str(error))

@@ -13,12 +13,12 @@ __all__ = ["Options", "makeService"]
 
 def makeService(options: Options) -> IService:
     """The service that the options ask for, on the reactor that is installed."""
-    from srrrs.tap.service import install_reactor, relay_service
+    from srrrs.tap.service import install_reactor, plainly, relay_service
 
     install_reactor()
     from twisted.internet import reactor
 
     try:
-        return relay_service(reactor, options.config)
+        return plainly(relay_service(reactor, options.config), options)
     except ConfigError as error:
         fail(options.prog, str(error))

@@ -6,9 +6,11 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
+from twisted.python import usage
 
 from srrrs.config import AgentConfig, RelayConfig
 from srrrs.net.notify import NotifyService
+from srrrs.tap.options import fail
 
 _log = Logger()
 
@@ -38,6 +40,28 @@ def agent_service(reactor: Any, config: AgentConfig) -> IService:
     from srrrs.agent.service import make_agent
 
     return _process(reactor, make_agent(reactor, config))
+
+
+def plainly(service: IService, options: usage.Options) -> IService:
+    """The service, which under ``twistd -n`` ends the process with one line and status 1 where it
+    cannot start. A twistd in the background tells its parent by itself."""
+    parent: Any = options.parent
+    if parent is None or not parent.get("nodaemon"):
+        return service
+    process = _Plainly()  # type: ignore[no-untyped-call]
+    process.prog = options.prog  # type: ignore[attr-defined]
+    service.setServiceParent(process)
+    return process
+
+
+class _Plainly(MultiService):
+    prog = ""
+
+    def startService(self) -> None:
+        try:
+            super().startService()  # type: ignore[no-untyped-call]
+        except Exception as error:
+            fail(self.prog, str(error) or type(error).__name__, status=1)
 
 
 def _process(reactor: Any, *parts: Any) -> IService:
