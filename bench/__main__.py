@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _scale_options(commands.add_parser("scale", help="very many agents, very many streams"))
     _profile_options(commands.add_parser("profile", help="where the time goes"))
     options = parser.parse_args(arguments)
+    # What was started is ended on every way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return int(options.run(options))
     except BenchError as error:
@@ -80,7 +84,6 @@ def _scale(options: argparse.Namespace) -> int:
     figures = scale.scale(
         scale.Plan(options.agents, options.streams, options.processes, tuple(options.parts))
     )
-    print("\n".join(figures.lines))
     if options.json:
         options.json.write_text(json.dumps(figures.values, indent=1) + "\n")
     return 0

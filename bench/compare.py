@@ -162,7 +162,7 @@ def compare(plan: Plan) -> Result:
     machine = {
         "cores": load.cores,
         "load_before": round(load.before, 2),
-        "reactor": "the default",
+        "others": round(load.others, 2),
         "rounds": plan.rounds,
         "seconds_each": plan.seconds,
     }
@@ -314,7 +314,8 @@ def render(result: Result) -> str:
     machine = result.machine
     lines.append(
         f"{machine['cores']} cores, which the loads share; load average at the start "
-        f"{machine['load_before']}; medians of {machine['rounds']} rounds, "
+        f"{machine['load_before']}, {machine.get('others', 0):.0%} of the processors' time went to "
+        f"other programs meanwhile; medians of {machine['rounds']} rounds, "
         f"{machine['seconds_each']:g} s a load, {result.took:.0f} s in all."
     )
     return "\n".join(lines)

@@ -43,7 +43,7 @@ class Fleet:
         from srrrs.agent.service import Agent
         from srrrs.config import AgentLimits
         from srrrs.net.carrier import ICarrier
-        from srrrs.net.dial import DialTarget, dial
+        from srrrs.net.dial import DialTarget, dial, relay_endpoint
         from srrrs.net.tunnel import ITunnelHandler, Tunnel
         from srrrs.protocol.flow import Budget
         from srrrs.protocol.handshake import Hello, Welcome
@@ -55,9 +55,14 @@ class Fleet:
         budget = Budget(limits.buffer_bytes)
         reactor = self._reactor
 
+        wait = limits.handshake_timeout
+        # One for all: what an agent by itself sets up once, TLS' context above all, would be set
+        # up thousands of times in this process.
+        endpoint_of_relay = relay_endpoint(reactor, target, wait, {})
+
         def dial_counted(token: str, hello: Hello) -> Deferred[tuple[ICarrier, Welcome]]:
             self.attempts += 1
-            dialling = dial(reactor, target, token, hello, timeout=limits.handshake_timeout)
+            dialling = dial(reactor, target, token, hello, timeout=wait, endpoint=endpoint_of_relay)
             return dialling.addErrback(self._failed).addBoth(self._ended)
 
         def make_tunnel(handler: ITunnelHandler) -> Tunnel:

@@ -26,7 +26,9 @@ from bench.measure import (
 from bench.peers import srrrs_agent, srrrs_endpoints, srrrs_relay
 
 COME_WITHIN: Final = 900.0
-"""Seconds that the whole fleet has to come the first time, or to come back."""
+"""Seconds that the whole fleet has to come the first time."""
+BACK_WITHIN: Final = 240.0
+"""Seconds that it has to come back after the relay's restart."""
 SETTLE: Final = 3.0
 """Seconds before memory is read."""
 DIALS: Final = 128
@@ -59,7 +61,12 @@ class Figures:
     def add(self, key: str, value: Any, line: str) -> None:
         """Note one."""
         self.values[key] = value
+        self.say(line)
+
+    def say(self, line: str) -> None:
+        """Print a line, and keep it."""
         self.lines.append(line)
+        print(line, flush=True)
 
 
 class Fleet:
@@ -91,7 +98,9 @@ class Fleet:
                 total.update(state)
         return {**total, "failures": dict(failures)}
 
-    def wait(self, tell: Callable[[str], None], ready: bool = True) -> float:
+    def wait(
+        self, tell: Callable[[str], None], within: float = COME_WITHIN, ready: bool = True
+    ) -> float:
         """Until all are there; the seconds that it took."""
         begun, said = time.monotonic(), 0.0
 
@@ -103,7 +112,7 @@ class Fleet:
                 tell(f"  {said - begun:5.0f} s: {state}")
             return bool(state["ready" if ready else "connected"] >= self.size)
 
-        wait_for(all_there, f"{self.size} agents", COME_WITHIN)
+        wait_for(all_there, f"{self.size} agents", within)
         return time.monotonic() - begun
 
 
@@ -115,10 +124,13 @@ def scale(plan: Plan) -> Figures:
     if limit < wanted:
         raise BenchError(f"{wanted} open files are needed, {limit} are allowed (ulimit -n)")
     for part in plan.parts:
-        if part == "streams":
-            _streams(plan, figures)
-        else:
-            _idle(plan, figures, part == "tls")
+        try:
+            if part == "streams":
+                _streams(plan, figures)
+            else:
+                _idle(plan, figures, part == "tls")
+        except BenchError as error:
+            figures.add(f"{part}_failed", str(error), f"{part}: {error}")
     return figures
 
 
@@ -157,9 +169,14 @@ def _idle(plan: Plan, figures: Figures, tls: bool) -> None:
         relay = _again(programs, port, tls)
         up = time.monotonic() - begun
         _gone(fleet)
-        fleet.wait(plan.tell, ready=False)
+        try:
+            fleet.wait(plan.tell, BACK_WITHIN, ready=False)
+        except BenchError:
+            # Told all the same: how far it came, and what kept it.
+            plan.tell(f"{mode}: not all came back")
         connected = time.monotonic() - begun
-        fleet.wait(plan.tell)
+        if fleet.look()["connected"] >= fleet.size:
+            fleet.wait(plan.tell, BACK_WITHIN)
         back = time.monotonic() - begun
         after = fleet.look()
         failures = Counter(after["failures"])
@@ -173,18 +190,19 @@ def _idle(plan: Plan, figures: Figures, tls: bool) -> None:
                 "listening": round(up, 1),
                 "connected": round(connected, 1),
                 "ready": round(back, 1),
+                "count": after["connected"],
                 "refused": refused,
                 "dials": after["attempts"] - before["attempts"],
                 "failures": dict(failures),
                 "relay_cpu": round(spent, 1),
             },
-            f"{mode}: after a restart all {plan.agents:,} were connected after {connected:.1f} s "
+            f"{mode}: after a restart {after['connected']:,} of {plan.agents:,} were connected after {connected:.1f} s "
             f"and published after {back:.1f} s (the relay listened after {up:.1f} s); "
             f"{refused} were refused; {after['attempts'] - before['attempts']:,} dials; "
             f"{spent:.1f} s of the relay's CPU",
         )
         for text, count in failures.most_common(6):
-            figures.lines.append(f"  {count:,} dials: {text}")
+            figures.say(f"  {count:,} dials: {text}")
         each = (memory([relay.pid], "VmRSS") - empty) / plan.agents / 1024
         figures.add(f"{mode}_idle_again_kib", round(each, 1), f"  then {each:.1f} KiB each")
 
