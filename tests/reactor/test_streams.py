@@ -134,9 +134,9 @@ async def test_write_after_lose_connection(reactor: Any) -> None:
 
 
 @ensure
-async def test_write_after_close(reactor: Any) -> None:
+async def test_write_after_close(loop_reactor: Any) -> None:
     """Writing to a connection that is lost does nothing, however it is written."""
-    pair = await tcp_pair(reactor)
+    pair = await tcp_pair(loop_reactor)
     transport = pair.client.transport
     write, write_sequence = transport.write, transport.writeSequence
     transport.abortConnection()
@@ -150,7 +150,7 @@ async def test_write_after_close(reactor: Any) -> None:
     transport.unregisterProducer()
     transport.pauseProducing()
     transport.resumeProducing()
-    await turns(reactor)
+    await turns(loop_reactor)
     assert transport.connected == 0
     await pair.server.lost
     assert pair.server.data == b""
@@ -375,7 +375,7 @@ async def test_protocol_switching(reactor: Any) -> None:
 @ensure
 @pytest.mark.parametrize("where", ["connectionMade", "dataReceived"])
 async def test_errors_of_protocols(
-    reactor: Any, where: str, flush_logged_errors: FlushLoggedErrors
+    loop_reactor: Any, where: str, flush_logged_errors: FlushLoggedErrors
 ) -> None:
     """An exception of a protocol's is logged and ends its connection, which names it."""
 
@@ -387,10 +387,10 @@ async def test_errors_of_protocols(
 
     setattr(Broken, where, fail)
     factory = Server()
-    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    port = loop_reactor.listenTCP(0, factory, interface="127.0.0.1")
     broken = Broken()
-    reactor.connectTCP("127.0.0.1", port.getHost().port, Client(broken))
-    served = await until(reactor, lambda: factory.protocols and factory.protocols[0])
+    loop_reactor.connectTCP("127.0.0.1", port.getHost().port, Client(broken))
+    served = await until(loop_reactor, lambda: factory.protocols and factory.protocols[0])
     await served.made
     served.transport.write(b"bait")
     assert isinstance(await broken.lost, ZeroDivisionError)
@@ -421,7 +421,7 @@ async def test_errors_in_connection_made_of_a_server(
 
 @ensure
 async def test_errors_in_connection_lost(
-    reactor: Any, flush_logged_errors: FlushLoggedErrors
+    loop_reactor: Any, flush_logged_errors: FlushLoggedErrors
 ) -> None:
     """An exception in connectionLost is logged, and nothing stays open."""
 
@@ -430,11 +430,11 @@ async def test_errors_in_connection_lost(
             super().connectionLost(reason)
             raise ZeroDivisionError("on purpose")
 
-    pair = await tcp_pair(reactor, server=Broken)
+    pair = await tcp_pair(loop_reactor, server=Broken)
     pair.client.transport.loseConnection()
     await pair.server.lost
-    await until(reactor, lambda: pair.client.reason)
-    await turns(reactor)
+    await until(loop_reactor, lambda: pair.client.reason)
+    await turns(loop_reactor)
     assert len(flush_logged_errors(ZeroDivisionError)) == 1
     assert pair.server.transport.connected == 0
     await pair.close()

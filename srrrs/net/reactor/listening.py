@@ -9,7 +9,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import tcp, unix
+from twisted.internet import error, tcp, unix
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -140,3 +140,22 @@ class UNIXPort(AcceptingPort, unix.Port):
     """A UNIX port."""
 
     transport = UNIXServer
+
+    _made: socket.socket | None = None
+
+    def createInternetSocket(self) -> socket.socket:
+        self._made = super().createInternetSocket()
+        return self._made
+
+    def startListening(self) -> None:
+        try:
+            super().startListening()
+        except error.CannotListenError:
+            # Twisted leaves the socket to the garbage collector, and the lock to nobody.
+            if self._made is not None:
+                self._made.close()
+            if self.lockFile is not None and self.lockFile.locked:
+                self.lockFile.unlock()
+            raise
+        finally:
+            self._made = None
