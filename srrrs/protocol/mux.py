@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
 from srrrs.protocol import frames
+from srrrs.protocol.backlog import Backlog
 from srrrs.protocol.errors import (
     CloseCode,
     Overloaded,
@@ -49,7 +49,8 @@ class Limits:
     stream_queue: int = 256 * 1024
     """Bytes queued on a stream at which its writer is paused."""
     tunnel_queue: int = 4 * 1024 * 1024
-    """Bytes queued on all streams at which every writer is paused."""
+    """Bytes queued on all streams at which only those may go on that have credit and nothing
+    queued."""
 
 
 class MuxHandler(Protocol):
@@ -86,7 +87,6 @@ class Multiplexer:
         self.limits = limits
         self.rtt = rtt
         self.streams: dict[int, Stream] = {}
-        self.queued = 0
         self.goaway_sent = False
         self.goaway_received = False
         self.closed = False
@@ -99,9 +99,7 @@ class Multiplexer:
         self._control_size = 0
         # Credit to grant, by stream id: coalesced until the next take, so bounded by the streams.
         self._grants: dict[int, int] = {}
-        # Writers that were paused, in the order in which they are let on again.
-        self._held_back: deque[Stream] = deque()
-        self._saturated = False
+        self._backlog = Backlog(limits.stream_queue, limits.tunnel_queue, budget)
         self._last_id = 0
         self._announced = False
 
@@ -175,6 +173,8 @@ class Multiplexer:
         stream.credit += credit
         if stream.queued:
             self._activate(stream)
+        if stream.held_back:
+            self._backlog.credited(stream)
 
     def control_received(self, frame: ControlFrame) -> None:
         if isinstance(frame, Goaway):
@@ -221,8 +221,6 @@ class Multiplexer:
         stream = Stream(self, stream_id, service_id, visitor, BASE_WINDOW, receive)
         self.streams[stream_id] = stream
         self._queue(frames.encode_open(stream_id, service_id, window, visitor))
-        if self._saturated:
-            self._hold_back(stream)
         return stream
 
     def _next_id(self) -> int:
@@ -244,19 +242,10 @@ class Multiplexer:
 
     def write(self, stream: Stream, data: bytes) -> None:
         """Queue data of a stream (called by it)."""
-        size = len(data)
         stream.queue.append(data)
-        stream.queued += size
-        self.queued += size
-        self._budget.charge(size)
+        self._backlog.grow(stream, len(data), self.streams.values())
         if stream.credit and not stream.active:
             self._activate(stream)
-        if stream.queued >= self.limits.stream_queue:
-            self._hold_back(stream)
-        if not self._saturated and self._is_saturated():
-            self._saturated = True
-            for each in list(self.streams.values()):
-                self._hold_back(each)
 
     def finish(self, stream: Stream) -> None:
         """Queue a FIN (called by the stream)."""
@@ -289,6 +278,11 @@ class Multiplexer:
     # --- what goes to the peer ----------------------------------------------------------
 
     @property
+    def queued(self) -> int:
+        """Bytes of data that wait to be sent."""
+        return self._backlog.queued
+
+    @property
     def has_output(self) -> bool:
         """Whether :meth:`take` would give anything."""
         return bool(self._control or self._grants or self._scheduler)
@@ -317,8 +311,9 @@ class Multiplexer:
                 break
             total += self._serve(stream, min(QUANTUM, max(size - total, MIN_DATA)), out)
         self._announced = self.has_output
-        if self._held_back:
-            self._let_on()
+        if self._backlog.settle():
+            # Nothing may come of those let on: the others' turn must not depend on it.
+            self._announce()
         return out, total
 
     def _serve(self, stream: Stream, allowed: int, out: list[bytes]) -> int:
@@ -344,9 +339,7 @@ class Multiplexer:
                     queue[0] = view[left:]
                     left = 0
             stream.credit -= length
-            stream.queued -= length
-            self.queued -= length
-            self._budget.release(length)
+            self._backlog.shrink(stream, length)
             total = length + frames.HEADER_SIZE
         if stream.queued:
             if stream.credit:
@@ -385,41 +378,6 @@ class Multiplexer:
         self._grants[stream_id] = self._grants.get(stream_id, 0) + grant
         self._announce()
 
-    def _is_saturated(self) -> bool:
-        if self.queued >= self.limits.tunnel_queue:
-            return True
-        # A tunnel that holds little may always go on, or a full budget could never drain.
-        return self.queued >= self.limits.stream_queue and self._budget.exhausted
-
-    def _hold_back(self, stream: Stream) -> None:
-        if not stream.held_back:
-            stream.held_back = True
-            self._held_back.append(stream)
-            if stream.handler is not None:
-                stream.handler.pause_sending()
-
-    def _let_on(self) -> None:
-        """Resume paused writers, the longest paused first, as far as there is room for each."""
-        limits = self.limits
-        if self._saturated:
-            if self.queued > limits.tunnel_queue // 2 or self._is_saturated():
-                return
-            self._saturated = False
-        room = limits.tunnel_queue - self.queued
-        for _ in range(len(self._held_back)):
-            if room <= 0:
-                return
-            stream = self._held_back.popleft()
-            if not stream.held_back:
-                continue
-            if stream.queued > limits.stream_queue // 2:
-                self._held_back.append(stream)
-                continue
-            room -= limits.stream_queue
-            stream.held_back = False
-            if stream.handler is not None:
-                stream.handler.resume_sending()
-
     def _remove(self, stream: Stream, code: int | None, reason: str) -> None:
         """Forget a closed stream and tell its handler, once."""
         if self.streams.get(stream.id) is not stream:
@@ -429,13 +387,7 @@ class Multiplexer:
             # What was announced may be gone with it: what comes next is to be announced again.
             self._announced = self.has_output
         stream.queue.clear()
-        self.queued -= stream.queued
-        self._budget.release(stream.queued)
-        stream.queued = 0
+        self._backlog.forget(stream)
         stream.window.close()
         if stream.handler is not None:
             stream.handler.stream_closed(code, reason)
-        if stream.held_back:
-            stream.held_back = False
-            if len(self._held_back) > 2 * len(self.streams) + 64:
-                self._held_back = deque(each for each in self._held_back if each.held_back)

@@ -238,8 +238,49 @@ def test_a_full_tunnel_pauses_every_writer_and_lets_all_on_again() -> None:
     visitors = [pair.relay.open() for _ in range(6)]
     for visitor in visitors[:4]:
         visitor.stream.write(bytes(80_000))
-    assert all(visitor.paused for visitor in visitors)
-    assert pair.relay.open().stream.held_back
+    # Those that have something queued wait; the others may go on, for they have credit.
+    assert [visitor.paused for visitor in visitors] == [True] * 4 + [False] * 2
+    visitors[4].stream.write(b"x")
+    assert visitors[4].paused
+    pair.pump()
+    assert not any(visitor.paused for visitor in visitors)
+
+
+def test_streams_that_nobody_reads_do_not_pause_the_others_for_ever() -> None:
+    """Their queues fill the tunnel's cap and stay there; whoever has credit goes on."""
+    limits = Limits(stream_queue=100_000, tunnel_queue=300_000)
+    pair = Pair(limits)
+    stalled = [pair.relay.open() for _ in range(5)]
+    quick = pair.relay.open()
+    pair.pump()
+    for visitor in stalled:
+        pair.agent.ends[visitor.stream.id].stalled = True
+    for _ in range(10):
+        for visitor in stalled:
+            if not visitor.paused:
+                visitor.stream.write(bytes(100_000))
+        pair.pump()
+    assert all(visitor.paused for visitor in stalled)
+    for _ in range(50):
+        assert not quick.paused
+        quick.stream.write(bytes(60_000))
+        pair.pump()
+    assert len(pair.agent.ends[quick.stream.id].data) == 50 * 60_000
+    for visitor in stalled:
+        pair.agent.ends[visitor.stream.id].take()
+        pair.agent.ends[visitor.stream.id].stalled = False
+    pair.pump()
+    assert not any(visitor.paused for visitor in stalled)
+
+
+def test_after_a_saturation_all_are_let_on_even_if_the_first_say_nothing() -> None:
+    """They are let on a few at a time, and the rest does not depend on what these write."""
+    limits = Limits(stream_queue=100_000, tunnel_queue=300_000)
+    pair = Pair(limits)
+    visitors = [pair.relay.open() for _ in range(40)]
+    for visitor in visitors:
+        visitor.stream.write(bytes(10_000))
+    assert visitors[-1].paused
     pair.pump()
     assert not any(visitor.paused for visitor in visitors)
 
