@@ -196,7 +196,8 @@ def _idle(plan: Plan, figures: Figures, tls: bool) -> None:
                 "failures": dict(failures),
                 "relay_cpu": round(spent, 1),
             },
-            f"{mode}: after a restart {after['connected']:,} of {plan.agents:,} were connected after {connected:.1f} s "
+            f"{mode}: after a restart {after['connected']:,} of {plan.agents:,} were connected "
+            f"after {connected:.1f} s "
             f"and published after {back:.1f} s (the relay listened after {up:.1f} s); "
             f"{refused} were refused; {after['attempts'] - before['attempts']:,} dials; "
             f"{spent:.1f} s of the relay's CPU",
