@@ -7,6 +7,7 @@ asks several times for each connection: a tenth of what accepting and connecting
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Any
 
 
@@ -49,3 +50,18 @@ def accept(listener: socket.socket, family: socket.AddressFamily) -> tuple[socke
     """
     fd, address = listener._accept()  # type: ignore[attr-defined]
     return _CLASSES[family](family, socket.SOCK_STREAM, 0, fd), address
+
+
+def end_socket(sock: socket.socket, orderly: bool) -> None:
+    """End a connection whose descriptor the loop is going to close.
+
+    :param orderly: send FIN; else closing resets the connection.
+    """
+    try:
+        if orderly:
+            sock.shutdown(socket.SHUT_RDWR)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:
+        pass
+    sock.close()

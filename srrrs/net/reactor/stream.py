@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any, cast
 
-from twisted.internet import error, tcp
+from twisted.internet import error
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IProtocol
 from twisted.logger import Logger
@@ -13,7 +14,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 
-from srrrs.net.reactor.attach import attach_socket
+from srrrs.net.reactor.attach import attach, finish
+from srrrs.net.reactor.sockets import end_socket
 from srrrs.net.reactor.writing import CONNECTION_DONE, WritingStream
 
 log = Logger()
@@ -59,13 +61,14 @@ class RawStream(WritingStream):
     def _attach(self) -> None:
         """Give the connected socket to the loop.
 
-        :raises OSError: the loop cannot take it.
+        :raises Exception: the loop cannot take it.
         """
+        loop = self.reactor.loop
         self._native = True
         self._contexts = self.reactor.contexts
         self.reactor.streams.add(self)
-        attach_socket(self.reactor.loop, self.socket, cast(asyncio.Protocol, self))
-        self.reactor.loop.call_soon(self._begin)
+        attaching = attach(loop, self.socket, cast(asyncio.Protocol, self))
+        loop.call_soon(self._begin, attaching)
 
     def connection_made(self, stream: asyncio.Transport) -> None:
         if self.disconnected:
@@ -77,12 +80,17 @@ class RawStream(WritingStream):
         stream.set_write_buffer_limits(0)
         self._blocked = False
 
-    def _begin(self) -> None:
+    def _begin(self, attaching: Coroutine[Any, Any, Any]) -> None:
         """Catch up with what was asked for before the loop's transport was there."""
+        try:
+            finish(attaching)
+        except Exception:
+            self._fail()
         if self._stream is not None:
             if not self._reading:
                 self._stream.pause_reading()
-            self._send_gathered()
+            if self._gathered is not None:
+                self._send_gathered()
             self._route()
             if self._flush_due and not self._blocked:
                 self._on_flush_due()
@@ -154,23 +162,32 @@ class RawStream(WritingStream):
             self.data_received(data)
 
     def connectionLost(self, reason: Failure) -> None:
-        if not hasattr(self, "socket"):
+        # tcp.Connection's, in fewer steps.
+        if "socket" not in self.__dict__:
             return
-        if not self._native:
-            tcp.Connection.connectionLost(self, reason)
-            return
+        self.disconnected = 1
+        self.connected = 0
+        self._reading = self._flush_due = False
+        producer, self.producer = self.producer, None
         stream, self._stream = self._stream, None
+        sock, protocol = self.socket, self._protocol
+        del self.socket, self.fileno, self.protocol
         self._send = self._send_many = self._gathered = None
         self.reactor.streams.discard(self)
+        aborted = reason is not CONNECTION_DONE and reason.check(error.ConnectionAborted)
         try:
-            # This shuts the socket down, or has its closing reset the connection.
-            tcp.Connection.connectionLost(self, reason)
+            if producer is not None:
+                producer.stopProducing()
         finally:
-            # startTLS put these here, and they lead back.
-            self.__dict__.pop("getHandle", None)
-            self.__dict__.pop("getPeerCertificate", None)
-            if stream is not None:
-                stream.abort()
+            try:
+                end_socket(sock, not aborted)
+                protocol.connectionLost(reason)
+            finally:
+                # startTLS put these here, and they lead back.
+                self.__dict__.pop("getHandle", None)
+                self.__dict__.pop("getPeerCertificate", None)
+                if stream is not None:
+                    stream.abort()
 
     # -- calling the application ----------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import address, base, error, tcp
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -66,12 +66,15 @@ class TCPServer(StreamTransport, tcp.Server):
 
 
 class TCPClient(StreamTransport, tcp.Client):
-    """A TCP connection that this side opens; the loop's as soon as it is connected.
+    """A TCP connection that this side opens.
 
-    Names, addresses and binding are `tcp.Client`'s.
+    Names, addresses and binding are `tcp.Client`'s.  Until it is connected it is a stream of the
+    reactor's that the loop has no transport for.
     """
 
     _commonConnection = StreamTransport
+    _native = True
+    _connecting = False
 
     def _finishInit(
         self,
@@ -109,26 +112,52 @@ class TCPClient(StreamTransport, tcp.Client):
         except OSError as e:
             code = e.args[0]
         if code in _PENDING:
-            FileDescriptor.startWriting(self)
+            self._connecting = True
+            self.reactor.streams.add(self)
+            self.reactor.loop.add_writer(self.fileno(), self._call, self._connectable)
         else:
             self._connect_ended(code)
 
-    def doWrite(self) -> None:
-        FileDescriptor.stopWriting(self)
+    def _connectable(self) -> None:
+        self.stopWriting()
         self._connect_ended(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def stopWriting(self) -> None:
+        if self._connecting:
+            self._connecting = False
+            self.reactor.loop.remove_writer(self.fileno())
+        self._flush_due = False
 
     def _connect_ended(self, code: int) -> None:
         if code and code != errno.EISCONN:
             self.failIfNotConnected(error.getConnectError((code, os.strerror(code))))
-        else:
-            self._call(self._connectDone)
-
-    def _connectDone(self) -> None:
+            return
+        # tcp.Client's _connectDone.
         self._attach()
-        tcp.Client._connectDone(self)
+        protocol = self.connector.buildProtocol(self.getPeer())
+        self.connected = 1
+        if protocol is None:
+            # Something has to be told of the end.
+            self.protocol = Protocol()
+            self.loseConnection()
+        else:
+            self.protocol = protocol
+            self._reading = True
+            protocol.makeConnection(self)
+
+    def _collectSocketDetails(self) -> None:
+        self.reactor.streams.discard(self)
+        tcp.Client._collectSocketDetails(self)
 
     def connectionLost(self, reason: Failure) -> None:
         tcp.Client.connectionLost(self, reason)
+
+    @cached_property
+    def logstr(self) -> str:  # type: ignore[override]
+        prefix = self._protocol_name
+        if prefix is None and self._protocol is not None:
+            prefix = self._getLogPrefix(self._protocol)
+        return f"{prefix},client"
 
 
 class LoopTimeout(base.BaseConnector):
@@ -137,16 +166,19 @@ class LoopTimeout(base.BaseConnector):
     reactor: LoopReactor
 
     def connect(self) -> None:
-        timeout, self.timeout = self.timeout, None  # type: ignore[assignment]
-        try:
-            super().connect()
-        finally:
-            self.timeout = timeout
-        # Unless startedConnecting ended the attempt, or began another.
-        if timeout is not None and self.state == "connecting" and self.timeoutID is None:
+        # BaseConnector's, but for the timer.
+        if self.state != "disconnected":
+            raise RuntimeError("can't connect in this state")
+        self.state = "connecting"
+        if not self.factoryStarted:
+            self.factory.doStart()
+            self.factoryStarted = 1
+        self.transport = transport = self._makeTransport()
+        if self.timeout is not None:
             self.timeoutID = self.reactor.loop.call_later(  # type: ignore[assignment]
-                timeout, self._time_out, self.transport
+                self.timeout, self._time_out, transport
             )
+        self.factory.startedConnecting(self)
 
     def _time_out(self, transport: Any) -> None:
         try:
