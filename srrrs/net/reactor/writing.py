@@ -21,10 +21,15 @@ from twisted.python.failure import Failure
 if TYPE_CHECKING:
     from srrrs.net.reactor.reactor import LoopReactor
 
-# Bytes in one write (or, below TLS, in one turn) that pause a streaming producer even when the
-# kernel takes them all.  The loop reads at most 256,000 bytes at a time, so that passing on what
-# was read does not reach it.
+# Bytes in one write that pause a streaming producer even when the kernel takes them all.  The loop
+# reads at most 256,000 bytes at a time, so that passing on what was read does not reach it.
 BUFFER_SIZE = 256 * 1024
+
+# Below TLS, writes of up to so many bytes wait for the end of the turn.  TLS says farewell just
+# before it aborts a connection; sent at once, that would have the peer take the abort for a clean
+# end.  A farewell may come with the end of a handshake: an alert is at most 85 bytes (RFC 5246
+# section 6.2.3.2, with CBC and SHA-384), the session tickets before it a kilobyte or two.
+FAREWELL = 4096
 
 CONNECTION_DONE = Failure(error.ConnectionDone())
 
@@ -49,11 +54,10 @@ class WritingStream(tcp.Connection):
     _blocked = True
     # Whether _flushed is to be called in the next turn, or once nothing waits any more.
     _flush_due = False
-    # Below TLS what is written goes out at the end of the turn: a record is a write, and an
-    # abort takes back the farewell that TLS writes just before it.
+    # Whether small writes wait for the end of the turn; see FAREWELL.
     _gathers = False
+    # What waits here: for the end of the turn, or for the loop's transport.
     _gathered: list[bytes] | None = None
-    _gathered_size = 0
 
     # -- provided by RawStream ------------------------------------------------------------------
 
@@ -92,16 +96,22 @@ class WritingStream(tcp.Connection):
             size += len(chunk)
         if not size or not self.connected or self._writeDisconnected or self._aborting:
             return
-        if self._gathers:
-            size = self._gather(chunks, size)
+        if self._gathers and size <= FAREWELL:
+            if self._gathered is None:
+                self._gathered = []
+                self.reactor.loop.call_soon(self._send_gathered)
+            self._gathered.extend(chunks)
         elif self._stream is not None:
+            if self._gathered is not None:
+                self._send_gathered()
             self._stream.writelines(chunks)
         else:
             self._write_early(b"".join(chunks))
         if self.producer is not None:
             if self._blocked or size > self.bufferSize:
                 self._pause_producer()
-            self.startWriting()
+            if not self.streamingProducer or self.producerPaused:
+                self.startWriting()
 
     def _write_early(self, data: bytes) -> None:
         if self._gathered is None:
@@ -115,18 +125,6 @@ class WritingStream(tcp.Connection):
             data = data[sent:]
             self._gathered = []
         self._gathered.append(data)
-
-    def _gather(self, chunks: Iterable[bytes], size: int) -> int:
-        if self._gathered is None:
-            self._gathered = []
-            self._gathered_size = 0
-            self.reactor.loop.call_soon(self._send_gathered)
-        self._gathered.extend(chunks)
-        self._gathered_size += size
-        gathered = self._gathered_size
-        if gathered > self.bufferSize:
-            self._send_gathered()
-        return gathered
 
     def _send_gathered(self) -> None:
         if self._gathered is not None and self._stream is not None and not self._aborting:
