@@ -35,6 +35,16 @@ SMALL: Final = 4096
 class BatchedTLS(TLSMemoryBIOProtocol):
     """Twisted's TLS transport, with a turn's records handled together."""
 
+    aborts_silently: Final = True
+    """Said to the reactor, which need not hold back what may be a farewell."""
+
+    def abortConnection(self) -> None:
+        # Twisted's says farewell first, and relies on its reactors to drop that with all else that
+        # waits. Where writes go out at once the peer would take the abort for a clean end.
+        self._aborted = True
+        self.disconnecting = True
+        self.transport.abortConnection()  # type: ignore[union-attr]
+
     def _flushSendBIO(self, expected: int = SMALL) -> None:
         chunks: list[bytes] = []
         while True:

@@ -11,10 +11,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL, crypto
 from twisted.internet import error, ssl
+from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import ISSLTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from srrrs.net.tls import make_certificate
+from srrrs.net.tlsrecords import tls_factory
 from tests.conftest import FlushLoggedErrors
 from tests.reactor.kit import Client, HalfCloser, Pair, Recorder, Server, tcp_pair, turns, until
 from tests.reactor.test_streams import HUGE, Puller, Pusher
@@ -107,16 +109,30 @@ async def test_abort_is_not_a_clean_end(loop_reactor: Any, context: Any) -> None
 
 
 @ensure
-async def test_abort_below_a_protocol_that_was_put_there(loop_reactor: Any, context: Any) -> None:
-    """The same where a protocol starts TLS by itself, and names it as the transport's."""
+@pytest.mark.parametrize("named", [True, False])
+async def test_abort_below_a_protocol_that_was_put_there(
+    loop_reactor: Any, context: Any, named: bool
+) -> None:
+    """The same where a protocol starts TLS by itself: Twisted's TLS if it is named as the
+    transport's protocol, our own in any case."""
     inside = Server()
+    inner = TLSMemoryBIOFactory(context, False, inside)
+    if not named:
+        inner = tls_factory(context, False, inside, loop_reactor)
 
     class Sniffing(Recorder):
+        tls: Any = None
+
         def dataReceived(self, data: bytes) -> None:
-            protocol = TLSMemoryBIOFactory(context, False, inside).buildProtocol(None)
-            self.transport.protocol = protocol
-            protocol.makeConnection(self.transport)
-            protocol.dataReceived(data)
+            if self.tls is None:
+                self.tls = inner.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+                if named:
+                    self.transport.protocol = self.tls
+                self.tls.makeConnection(self.transport)
+            self.tls.dataReceived(data)
+
+        def connectionLost(self, reason: Any) -> None:  # type: ignore[override]
+            self.tls.connectionLost(reason)
 
     factory = Server(Sniffing)
     port = loop_reactor.listenTCP(0, factory, interface="127.0.0.1")

@@ -44,7 +44,9 @@ class RawStream(WritingStream):
     @protocol.setter
     def protocol(self, protocol: IProtocol) -> None:
         self._protocol = protocol
-        gathers = isinstance(protocol, TLSMemoryBIOProtocol)
+        gathers = isinstance(protocol, TLSMemoryBIOProtocol) and not getattr(
+            protocol, "aborts_silently", False
+        )
         if gathers is not self._gathers:
             if self._stream is not None:
                 self._send_gathered()
