@@ -56,28 +56,26 @@ class LoopReactor(SoonReactor):
     # -- IReactorFDSet: connections on the loop count as descriptors ---------------------------
 
     def addReader(self, reader: Any) -> None:
-        if isinstance(reader, RawStream):
+        if isinstance(reader, RawStream) and reader._native:
             reader.startReading()
         else:
             super().addReader(reader)
 
     def removeReader(self, reader: Any) -> None:
-        if isinstance(reader, RawStream):
+        if isinstance(reader, RawStream) and reader._native:
             reader.stopReading()
-        else:
-            super().removeReader(reader)
+        super().removeReader(reader)
 
     def addWriter(self, writer: Any) -> None:
-        if isinstance(writer, RawStream):
+        if isinstance(writer, RawStream) and writer._native:
             writer.startWriting()
         else:
             super().addWriter(writer)
 
     def removeWriter(self, writer: Any) -> None:
-        if isinstance(writer, RawStream):
+        if isinstance(writer, RawStream) and writer._native:
             writer.stopWriting()
-        else:
-            super().removeWriter(writer)
+        super().removeWriter(writer)
 
     def getReaders(self) -> list[Any]:
         return [*super().getReaders(), *(s for s in self.streams if s._reading)]

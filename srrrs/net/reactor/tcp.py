@@ -73,6 +73,7 @@ class TCPClient(StreamTransport, tcp.Client):
     """
 
     _commonConnection = StreamTransport
+    _native = True
     _connecting = False
 
     def _finishInit(
