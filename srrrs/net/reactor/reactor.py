@@ -56,26 +56,28 @@ class LoopReactor(SoonReactor):
     # -- IReactorFDSet: connections on the loop count as descriptors ---------------------------
 
     def addReader(self, reader: Any) -> None:
-        if isinstance(reader, RawStream) and reader._native:
+        if isinstance(reader, RawStream):
             reader.startReading()
         else:
             super().addReader(reader)
 
     def removeReader(self, reader: Any) -> None:
-        if isinstance(reader, RawStream) and reader._native:
+        if isinstance(reader, RawStream):
             reader.stopReading()
-        super().removeReader(reader)
+        else:
+            super().removeReader(reader)
 
     def addWriter(self, writer: Any) -> None:
-        if isinstance(writer, RawStream) and writer._native:
+        if isinstance(writer, RawStream):
             writer.startWriting()
         else:
             super().addWriter(writer)
 
     def removeWriter(self, writer: Any) -> None:
-        if isinstance(writer, RawStream) and writer._native:
+        if isinstance(writer, RawStream):
             writer.stopWriting()
-        super().removeWriter(writer)
+        else:
+            super().removeWriter(writer)
 
     def getReaders(self) -> list[Any]:
         return [*super().getReaders(), *(s for s in self.streams if s._reading)]

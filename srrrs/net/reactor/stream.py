@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 from twisted.internet import error
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IProtocol
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -66,7 +65,6 @@ class RawStream(WritingStream):
         :raises Exception: the loop cannot take it.
         """
         loop = self.reactor.loop
-        self._native = True
         self._contexts = self.reactor.contexts
         self.reactor.streams.add(self)
         attaching = attach(loop, self.socket, cast(asyncio.Protocol, self))
@@ -116,17 +114,13 @@ class RawStream(WritingStream):
         return True
 
     def startReading(self) -> None:
-        if not self._native:
-            FileDescriptor.startReading(self)
-        elif not self._reading and not self._read_eof:
+        if not self._reading and not self._read_eof:
             self._reading = True
             if self._stream is not None:
                 self._stream.resume_reading()
 
     def stopReading(self) -> None:
-        if not self._native:
-            FileDescriptor.stopReading(self)
-        elif self._reading:
+        if self._reading:
             self._reading = False
             if self._stream is not None:
                 self._stream.pause_reading()

@@ -73,7 +73,6 @@ class TCPClient(StreamTransport, tcp.Client):
     """
 
     _commonConnection = StreamTransport
-    _native = True
     _connecting = False
 
     def _finishInit(

@@ -37,15 +37,13 @@ CONNECTION_DONE = Failure(error.ConnectionDone())
 class WritingStream(tcp.Connection):
     """Writes to `_stream`; `RawStream` provides the rest.
 
-    A connection is first not `_native`: an ordinary descriptor in the reactor, as a client is
-    that still connects.  Then it is native without a `_stream`, for the turn that the loop takes
-    to hand its transport over.
+    There is no `_stream` while a client connects, and for the turn that the loop takes to hand its
+    transport over.
     """
 
     reactor: LoopReactor
     bufferSize = BUFFER_SIZE
 
-    _native = False
     _stream: asyncio.Transport | None = None
     # The stream's write and writelines, while nothing has to be done but calling them.
     _send: Any = None
@@ -164,18 +162,13 @@ class WritingStream(tcp.Connection):
 
     def startWriting(self) -> None:
         """Have `_flushed` called when no bytes wait, but not before the next turn."""
-        if not self._native:
-            FileDescriptor.startWriting(self)
-        elif not self._flush_due:
+        if not self._flush_due:
             self._flush_due = True
             if not self._blocked:
                 self.reactor.loop.call_soon(self._on_flush_due)
 
     def stopWriting(self) -> None:
-        if not self._native:
-            FileDescriptor.stopWriting(self)
-        else:
-            self._flush_due = False
+        self._flush_due = False
 
     def _on_flush_due(self) -> None:
         if self._flush_due and not self._blocked:
