@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from srrrs.net.carrier import ICarrier, ICarrierHandler
 from srrrs.net.websocket.binary import FrameReader, binary_frame
+from srrrs.net.websocket.quiet import QuietProtocol
 from srrrs.protocol import handshake
 from srrrs.protocol.errors import CloseCode, ProtocolError
 from srrrs.protocol.handshake import Denied, Hello, Welcome
@@ -61,7 +62,7 @@ def _in_words(reason: Failure) -> str:
 
 
 @implementer(ICarrier)
-class CarrierBase:
+class CarrierBase(QuietProtocol):
     """What the two ends share; a mixin over Autobahn's protocols."""
 
     log = NoLog()
@@ -154,7 +155,7 @@ class CarrierBase:
     # --- from the transport -------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        super().connectionMade()  # type: ignore[misc]
+        super().connectionMade()
         self.peer = self.transport.getPeer()
         self.heard_at = self.clock.seconds()
         self._handshake_call = self.clock.callLater(
