@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from srrrs.net.carrier import ICarrier, ICarrierHandler
+from srrrs.protocol.mux import MAX_FRAME
 
 BUFFER: Final = 64 * 1024
 """Bytes above which a transport pauses its producer, as Twisted's."""
@@ -411,6 +412,7 @@ class MemoryCarrier:
     def __init__(self, clock: IReactorTime, peer: IAddress, buffer_size: int) -> None:
         self.peer = peer
         self.heard_at = clock.seconds()
+        self.peer_frame = MAX_FRAME
         self.outbox: deque[tuple[str, Any]] = deque()
         self.answers_pings = True
         self.aborted = False

@@ -13,6 +13,7 @@ class ICarrier(Interface):
 
     peer: IAddress = Attribute("Where the other end is, as seen from here.")
     heard_at: float = Attribute("When the last byte arrived, in the clock's seconds.")
+    peer_frame: int = Attribute("Payload bytes of a DATA frame that the peer takes.")
 
     def start(handler: ICarrierHandler) -> None:
         """The handshake is done: from now on tell ``handler``."""
@@ -36,8 +37,8 @@ class ICarrier(Interface):
 class ICarrierHandler(Interface):
     """Whom a carrier tells; in practice a :class:`srrrs.net.tunnel.Tunnel`."""
 
-    def session_data(data: bytes, start: int = 0) -> None:
-        """Session bytes, as they arrive: those from ``data[start]`` on."""
+    def session_data(data: bytes | bytearray, start: int = 0, end: int | None = None) -> None:
+        """Session bytes, as they arrive: ``data[start:end]``. They are not kept."""
 
     def ack_received(count: int) -> None:
         """The peer has parsed ``count`` session bytes."""

@@ -19,6 +19,7 @@ from zope.interface import Interface, implementer
 from srrrs.net.address import visitor_address, visitor_text
 from srrrs.net.carrier import ICarrier, ICarrierHandler
 from srrrs.net.channel import Channel
+from srrrs.net.turn import Pending, next_turn
 from srrrs.protocol.errors import CloseCode, ProtocolError, ResetCode, TunnelGone
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import ControlFrame
@@ -96,7 +97,8 @@ class Tunnel:
         self._host = host
         self._carrier: ICarrier | None = None
         self._writable = True
-        self._flush_call: IDelayedCall | None = None
+        self._next_turn = next_turn(clock)
+        self._flush_call: Pending | None = None
         self._beat_call: IDelayedCall | None = None
         self._ping_due = 0.0
         self._ping_number = 0
@@ -120,6 +122,7 @@ class Tunnel:
         """Go on over ``carrier``, whose handshake is done; ``heartbeat`` in seconds."""
         self._carrier = carrier
         self.heartbeat = heartbeat
+        self.mux.peer_frame = carrier.peer_frame
         self._ping_due = self._clock.seconds()
         carrier.start(self)
         if self.ended is None:
@@ -185,16 +188,19 @@ class Tunnel:
 
     # --- from the carrier ---------------------------------------------------------------
 
-    def session_data(self, data: bytes, start: int = 0) -> None:
-        if self.ended is not None:
+    def session_data(self, data: bytes | bytearray, start: int = 0, end: int | None = None) -> None:
+        carrier = self._carrier
+        if self.ended is not None or carrier is None:
             return
+        if end is None:
+            end = len(data)
         try:
-            self.mux.receive(data, start)
+            self.mux.receive(data, start, end, carrier.heard_at)
         except ProtocolError as error:
             self._fail(error)
             return
-        if self.session.parsed(len(data) - start) and self._carrier is not None:
-            self._carrier.send_ack(self.session.acknowledge())
+        if self.session.parsed(end - start) and self.ended is None:
+            carrier.send_ack(self.session.acknowledge())
 
     def ack_received(self, count: int) -> None:
         try:
@@ -244,13 +250,17 @@ class Tunnel:
     def output_ready(self) -> None:
         # A whole turn's frames travel as one message.
         if self._flush_call is None and self._writable and self._carrier is not None:
-            self._flush_call = self._clock.callLater(0, self._turn)
+            self._flush_call = self._next_turn(self._turn)
 
     # --- within -------------------------------------------------------------------------
 
     def _turn(self) -> None:
         self._flush_call = None
-        self._flush()
+        try:
+            self._flush()
+        except Exception:
+            self._log.failure("a tunnel's output failed")
+            self.abort("internal error")
 
     def _flush(self) -> None:
         carrier, mux = self._carrier, self.mux
@@ -266,7 +276,7 @@ class Tunnel:
             self.session.record(chunks, size)
             carrier.send(chunks, size)
         if mux.has_output and self._flush_call is None:
-            self._flush_call = self._clock.callLater(0, self._turn)
+            self._flush_call = self._next_turn(self._turn)
 
     def _beat(self) -> None:
         """Send the ping that is due, notice silence, and come back for whichever is next."""
@@ -306,9 +316,10 @@ class Tunnel:
         if self.ended is not None:
             return
         self.ended = lost
-        for call in (self._flush_call, self._beat_call):
-            if call is not None and call.active():
-                call.cancel()
+        if self._flush_call is not None:
+            self._flush_call.cancel()
+        if self._beat_call is not None:
+            self._beat_call.cancel()
         self._flush_call = self._beat_call = None
         self.mux.close(ResetCode.GONE, lost.reason)
         pings, self._pings = self._pings, {}

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.stream import Stream
+
+SLACK: Final = 64 * 1024
+"""Bytes by which the budget may be behind: most of what is queued goes out within the turn."""
 
 
 class Backlog:
@@ -22,12 +26,15 @@ class Backlog:
     ``_held``. A paused writer is let on by what ends the reason for its pause: its queue shrinks,
     credit arrives, or the saturation ends.
 
+    The budget is charged what is queued, to within ``SLACK``, and nothing where nothing is.
+
     :param stream_cap: bytes queued on a stream at which its writer is paused.
     :param tunnel_cap: bytes queued on all streams at which the backlog is saturated.
     """
 
     __slots__ = (
         "_budget",
+        "_charged",
         "_held",
         "_ready",
         "_saturated",
@@ -42,6 +49,7 @@ class Backlog:
         self._tunnel_cap = tunnel_cap
         self._budget = budget
         self.queued = 0
+        self._charged = 0
         self._saturated = False
         self._held: dict[int, Stream] = {}
         # Streams whose queue shrank during a take; those to look at since a saturation ended.
@@ -52,7 +60,8 @@ class Backlog:
         """``size`` bytes were queued on ``stream``, one of the tunnel's ``streams``."""
         stream.queued += size
         self.queued += size
-        self._budget.charge(size)
+        if self.queued - self._charged > SLACK:
+            self._charge()
         if not self._saturated and self._is_over():
             self._saturated = True
             self._sweep.clear()
@@ -68,7 +77,9 @@ class Backlog:
         """``size`` bytes of the stream went out; call :meth:`settle` afterwards."""
         stream.queued -= size
         self.queued -= size
-        self._budget.release(size)
+        charged = self._charged
+        if charged and (not self.queued or charged - self.queued > SLACK):
+            self._charge()
         if stream.held_back:
             self._ready.append(stream)
 
@@ -102,10 +113,18 @@ class Backlog:
     def forget(self, stream: Stream) -> None:
         """The stream is no more: neither is what it had queued."""
         self.queued -= stream.queued
-        self._budget.release(stream.queued)
+        if self._charged > self.queued:
+            self._charge()
         stream.queued = 0
         stream.held_back = False
         self._held.pop(stream.id, None)
+
+    def _charge(self) -> None:
+        change, self._charged = self.queued - self._charged, self.queued
+        if change > 0:
+            self._budget.charge(change)
+        else:
+            self._budget.release(-change)
 
     def _is_over(self) -> bool:
         if self.queued >= self._tunnel_cap:

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from srrrs.protocol.errors import ProtocolError, ResetCode
 
@@ -260,49 +260,64 @@ class FrameDecoder:
         self._remaining = 0
         self._stream_id = 0
 
-    def feed(self, data: bytes, start: int = 0) -> None:
-        """Take the next bytes, from ``data[start]`` on.
+    def feed(self, data: bytes | bytearray, start: int = 0, end: int | None = None) -> None:
+        """Take the next bytes, ``data[start:end]``.
+
+        Each payload is copied out of ``data`` once, so that what is handed on is its own.
 
         :raises ProtocolError: the bytes are no valid frames; the decoder is of no use afterwards.
         """
+        if end is None:
+            end = len(data)
         if self._hold:
-            data = self._hold + (data[start:] if start else data)
+            data = self._hold + bytes(data[start:end])
             self._hold = b""
-            start = 0
+            start, end = 0, len(data)
+        # Of a bytearray, slices would be such too.
+        view = None if isinstance(data, bytes) else memoryview(data)
+        whole = cast("bytes", data)
         handler = self._handler
-        pos, end = start, len(data)
+        pos = start
         remaining = self._remaining
         while pos < end:
             if remaining:
-                stop = pos + remaining
-                stop = min(stop, end)
+                stop = min(pos + remaining, end)
                 remaining -= stop - pos
                 # Recorded before the call: the handler may raise and the caller may look.
                 self._remaining = remaining
-                handler.data_received(self._stream_id, data[pos:stop])
+                handler.data_received(
+                    self._stream_id, whole[pos:stop] if view is None else bytes(view[pos:stop])
+                )
                 pos = stop
                 continue
             if end - pos < HEADER_SIZE:
-                self._hold = data[pos:]
+                self._hold = bytes(data[pos:end])
                 return
             word, identifier = HEADER.unpack_from(data, pos)
             length = word & 0xFFFFFF
             if word <= 0xFFFFFF:  # DATA
                 if not 0 < length <= self._max_data:
                     raise ProtocolError(f"a DATA frame of {length} bytes")
-                self._stream_id = identifier
-                self._remaining = remaining = length
                 pos += HEADER_SIZE
+                stop = pos + length
+                if stop <= end:
+                    handler.data_received(
+                        identifier, whole[pos:stop] if view is None else bytes(view[pos:stop])
+                    )
+                    pos = stop
+                else:
+                    self._stream_id = identifier
+                    self._remaining = remaining = length
                 continue
             if length > MAX_CONTROL:
                 raise ProtocolError(f"a frame of type {word >> 24} with {length} bytes")
             start = pos + HEADER_SIZE
             if end - start < length:
                 self._check_type(word >> 24)
-                self._hold = data[pos:]
+                self._hold = bytes(data[pos:end])
                 return
             pos = start + length
-            self._dispatch(word >> 24, identifier, data[start:pos])
+            self._dispatch(word >> 24, identifier, bytes(data[start:pos]))
 
     def _check_type(self, kind: int) -> None:
         if kind not in self._receives and kind < FIRST_OPTIONAL_TYPE:

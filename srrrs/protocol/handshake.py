@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
 
 from srrrs.protocol.errors import CloseCode, ProtocolError
-from srrrs.protocol.frames import optional_seconds, optional_text, parse_object, text_member
+from srrrs.protocol.frames import (
+    MAX_LENGTH,
+    optional_seconds,
+    optional_text,
+    parse_object,
+    text_member,
+)
 
 SUBPROTOCOL: Final = "srrrs.v1"
 """The WebSocket subprotocol (RFC 6455, 1.9); a relay that does not take it cannot be talked to."""
@@ -16,6 +22,8 @@ PATH: Final = "/tunnel"
 MAX_HANDSHAKE: Final = 16 * 1024
 """Bytes of a handshake message."""
 VERSION: Final = 1
+MIN_FRAME: Final = 16 * 1024
+"""Payload bytes of a DATA frame that every end takes."""
 
 RUN: Final = re.compile(r"[0-9a-f]{32}")
 INSTANCE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -24,25 +32,29 @@ INSTANCE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 @dataclass(frozen=True, slots=True)
 class Hello:
     """Agent to relay. ``heartbeat`` is the interval that it asks for, in seconds; ``binding``
-    the channel binding of its TLS connection, where it has one (RFC 9266)."""
+    the channel binding of its TLS connection, where it has one (RFC 9266); ``frame`` the payload
+    bytes of a DATA frame that it takes."""
 
     run: str
     instance: str
     agent: str
     heartbeat: float
     binding: str | None = None
+    frame: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
     """Relay to agent: the tunnel stands. ``heartbeat`` is the interval in force, in seconds;
-    ``binding`` the agent's own, where the relay's TLS connection has the same."""
+    ``binding`` the agent's own, where the relay's TLS connection has the same; ``frame`` as in
+    the hello."""
 
     tunnel: str
     heartbeat: float
     domain: str
     relay: str
     binding: str | None = None
+    frame: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,17 @@ def decode_hello(payload: bytes) -> Hello:
         text_member(members, "agent", limit=128),
         heartbeat,
         optional_text(members, "binding", limit=128),
+        _frame(members),
     )
+
+
+def _frame(members: dict[str, Any]) -> int | None:
+    value = members.get("frame")
+    if value is None:
+        return None
+    if type(value) is not int or not MIN_FRAME <= value <= MAX_LENGTH:
+        raise ProtocolError("'frame' out of range")
+    return value
 
 
 def decode_answer(payload: bytes) -> Welcome | Denied:
@@ -110,4 +132,5 @@ def decode_answer(payload: bytes) -> Welcome | Denied:
         text_member(members, "domain"),
         text_member(members, "relay", limit=128),
         optional_text(members, "binding", limit=128),
+        _frame(members),
     )

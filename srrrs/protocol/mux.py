@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from srrrs.protocol import frames
 from srrrs.protocol.backlog import Backlog
@@ -20,11 +20,23 @@ from srrrs.protocol.frames import ControlFrame, FrameDecoder, Goaway
 from srrrs.protocol.scheduler import QUANTUM, Scheduler
 from srrrs.protocol.stream import TRANSITIONS, Act, Input, Stream, StreamState
 
+if TYPE_CHECKING:
+    from collections import deque
+
 MAX_BACKLOG: Final = 1 << 20
 """Bytes of control frames that may wait; a peer that makes us exceed it is dropped."""
 
 MIN_DATA: Final = 4096
 """Bytes of a DATA frame below which the room left for a message is exceeded instead."""
+
+MAX_TURN: Final = QUANTUM + 256 * 1024
+"""Bytes of a DATA frame at the most: a turn, and a chunk of what is read from a socket at once."""
+
+LARGE: Final = 256 * 1024
+"""Bytes from which on what is taken is cut between chunks rather than within."""
+
+MAX_FRAME: Final = 1024 * 1024
+"""Payload bytes of a DATA frame that an end takes which does not say otherwise."""
 
 _OPEN, _REMOTE_DONE = StreamState.OPEN, StreamState.REMOTE_DONE
 
@@ -44,8 +56,8 @@ class Limits:
     """Streams open at a time."""
     window: int = 16 * 1024 * 1024
     """Bytes that one stream's receive window may grow to."""
-    frame: int = 1024 * 1024
-    """Payload bytes of one DATA frame that this end takes."""
+    frame: int = MAX_FRAME
+    """Payload bytes of one DATA frame that this end takes; the handshake tells the peer."""
     stream_queue: int = 256 * 1024
     """Bytes queued on a stream at which its writer is paused."""
     tunnel_queue: int = 4 * 1024 * 1024
@@ -86,6 +98,10 @@ class Multiplexer:
         self.role = role
         self.limits = limits
         self.rtt = rtt
+        self.peer_frame = MAX_FRAME
+        """Payload bytes of one DATA frame that the peer takes."""
+        self.now = 0.0
+        """The time of the last :meth:`receive`, in the caller's seconds."""
         self.streams: dict[int, Stream] = {}
         self.goaway_sent = False
         self.goaway_received = False
@@ -105,12 +121,16 @@ class Multiplexer:
 
     # --- what comes from the peer -------------------------------------------------------
 
-    def receive(self, data: bytes, start: int = 0) -> None:
-        """Take bytes of the session, cut anywhere, from ``data[start]`` on.
+    def receive(
+        self, data: bytes | bytearray, start: int = 0, end: int | None = None, now: float = 0.0
+    ) -> None:
+        """Take bytes of the session, cut anywhere: ``data[start:end]``.
 
+        :param now: seconds on a monotonic clock.
         :raises ProtocolError: the peer broke the protocol; the tunnel must end.
         """
-        self._decoder.feed(data, start)
+        self.now = now
+        self._decoder.feed(data, start, end)
         if self._control_size > MAX_BACKLOG:
             raise ProtocolError("the peer does not read what it asks for", CloseCode.LIMIT)
 
@@ -258,9 +278,9 @@ class Multiplexer:
         self._queue(frames.encode_reset(stream.id, code, reason))
         self._remove(stream, code, reason)
 
-    def consumed(self, stream: Stream, size: int, now: float) -> None:
+    def consumed(self, stream: Stream, size: int, now: float | None) -> None:
         """Credit what the local side has taken (called by the stream)."""
-        grant = stream.window.consumed(size, now, self.rtt)
+        grant = stream.window.consumed(size, self.now if now is None else now, self.rtt)
         if grant and stream.state in (_OPEN, StreamState.LOCAL_DONE):
             self._grant(stream.id, grant)
 
@@ -288,9 +308,10 @@ class Multiplexer:
         return bool(self._control or self._grants or self._scheduler)
 
     def take(self, size: int) -> tuple[list[bytes], int]:
-        """Up to about ``size`` bytes for the wire, as whole frames: the chunks and their total.
+        """About ``size`` bytes for the wire, as whole frames: the chunks and their total.
 
-        Control frames come first and are always given whole.
+        Control frames come first and are always given whole. Less than ``LARGE`` bytes are kept to
+        more closely than that many or more, which are exceeded rather than a chunk cut.
         """
         out: list[bytes] = []
         total = 0
@@ -309,7 +330,8 @@ class Multiplexer:
             stream = scheduler.next()
             if stream is None:
                 break
-            total += self._serve(stream, min(QUANTUM, max(size - total, MIN_DATA)), out)
+            allowed = QUANTUM if size >= LARGE else min(QUANTUM, max(size - total, MIN_DATA))
+            total += self._serve(stream, allowed, out)
         self._announced = self.has_output
         if self._backlog.settle():
             # Nothing may come of those let on: the others' turn must not depend on it.
@@ -317,27 +339,39 @@ class Multiplexer:
         return out, total
 
     def _serve(self, stream: Stream, allowed: int, out: list[bytes]) -> int:
-        """Give a stream its turn: one DATA frame of at most ``allowed`` bytes, and FIN when due."""
+        """Give a stream its turn: one DATA frame of about ``allowed`` bytes, and FIN when due."""
         if stream.state not in (_OPEN, _REMOTE_DONE):
             return 0
         total = 0
-        length = min(allowed, stream.credit, stream.queued)
-        if length > 0:
-            out.append(frames.encode_header(0, stream.id, length))
+        queued = stream.queued
+        most = min(queued, stream.credit, self.peer_frame)
+        if most > 0:
             queue = stream.queue
-            left = length
-            while left:
-                chunk = queue[0]
-                if len(chunk) <= left:
-                    left -= len(chunk)
-                    del queue[0]
-                    out.append(chunk if type(chunk) is bytes else bytes(chunk))
-                else:
-                    # A view, so that a large chunk is not copied again for each part of it.
-                    view = memoryview(chunk)
-                    out.append(bytes(view[:left]))
-                    queue[0] = view[left:]
-                    left = 0
+            if type(queue[0]) is not bytes:
+                queue[0] = bytes(queue[0])
+            if queued <= most and queued <= allowed:
+                length = queued
+                out.append(frames.HEADER.pack(length, stream.id))
+                out += cast("deque[bytes]", queue)
+                queue.clear()
+            else:
+                # What is cut is copied: a full turn ends with a whole chunk, where it may.
+                most = min(most, MAX_TURN if allowed == QUANTUM else allowed)
+                length = 0
+                taken: list[bytes] = []
+                while length < most and length < allowed:
+                    chunk = queue.popleft()
+                    size = len(chunk)
+                    if length + size > most:
+                        size = most - length
+                        # A view, so that a large chunk is not copied again for each part of it.
+                        view = memoryview(chunk)
+                        queue.appendleft(view[size:])
+                        chunk = view[:size]
+                    taken.append(chunk if type(chunk) is bytes else bytes(chunk))
+                    length += size
+                out.append(frames.HEADER.pack(length, stream.id))
+                out += taken
             stream.credit -= length
             self._backlog.shrink(stream, length)
             total = length + frames.HEADER_SIZE

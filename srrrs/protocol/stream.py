@@ -142,7 +142,8 @@ class Stream:
         self.state = StreamState.OPEN
         self.credit = credit
         self.window = window
-        # What waits for credit or for the carrier; `queued` is its size in bytes.
+        # What waits for credit or for the carrier; `queued` is its size in bytes. Only the first
+        # may be a view: of a chunk that was cut.
         self.queue: deque[bytes | memoryview] = deque()
         self.queued = 0
         self.fin_queued = False
@@ -166,6 +167,9 @@ class Stream:
         if self.state is not StreamState.CLOSED:
             self._mux.reset(self, code, reason)
 
-    def consumed(self, size: int, now: float) -> None:
-        """The local side has taken ``size`` bytes: they are credited to the peer in time."""
+    def consumed(self, size: int, now: float | None = None) -> None:
+        """The local side has taken ``size`` bytes: they are credited to the peer in time.
+
+        :param now: seconds, as of :meth:`Multiplexer.receive`; by default the time of the last.
+        """
         self._mux.consumed(self, size, now)

@@ -105,8 +105,8 @@ class Handler:
         self.flow: list[str] = []
         self.lost: list[tuple[int | None, str]] = []
 
-    def session_data(self, data: bytes, start: int = 0) -> None:
-        self.data += data[start:]
+    def session_data(self, data: bytes | bytearray, start: int = 0, end: int | None = None) -> None:
+        self.data += data[start:end]
 
     def ack_received(self, count: int) -> None:
         self.acks.append(count)
@@ -853,8 +853,10 @@ async def test_over_tcp() -> None:
     over: Deferred[None] = Deferred()
 
     class Counting(Handler):
-        def session_data(self, data: bytes, start: int = 0) -> None:
-            super().session_data(data, start)
+        def session_data(
+            self, data: bytes | bytearray, start: int = 0, end: int | None = None
+        ) -> None:
+            super().session_data(data, start, end)
             if len(self.data) == len(megabyte):
                 done[self].callback(None)
 

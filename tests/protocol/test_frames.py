@@ -115,15 +115,24 @@ def test_what_is_encoded_is_decoded_however_it_is_cut(
 ) -> None:
     """Any frames an end may be sent, cut into pieces of any size, come out the same."""
 
-    @given(st.lists(kinds, max_size=8), st.lists(st.integers(1, 40), min_size=1, max_size=30))
-    def check(calls: list[Any], cuts: list[int]) -> None:
+    @given(
+        st.lists(kinds, max_size=8),
+        st.lists(st.integers(1, 40), min_size=1, max_size=30),
+        st.integers(0, 5),
+        st.booleans(),
+    )
+    def check(calls: list[Any], cuts: list[int], margin: int, mutable: bool) -> None:
         data = b"".join(map(encode, calls))
         recorder = Recorder()
         decoder = FrameDecoder(recorder, receives)
         position = turn = 0
         while position < len(data):
             step = cuts[turn % len(cuts)]
-            decoder.feed(data[position : position + step])
+            piece = bytes(margin) + data[position : position + step] + bytes(margin)
+            source = bytearray(piece) if mutable else piece
+            decoder.feed(source, margin, len(piece) - margin)
+            if mutable:
+                source[:] = b"?" * len(source)  # What was handed on is not looked at again here.
             position += step
             turn += 1
         assert recorder.calls == join_data(calls)

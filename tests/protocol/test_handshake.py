@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -17,8 +18,21 @@ HELLO = Hello("0123456789abcdef" * 2, "a-machine.1", "srrrs/1", 15.0)
 
 def test_messages_survive_the_wire() -> None:
     assert handshake.decode_hello(handshake.encode(HELLO)) == HELLO
-    for answer in (Welcome("t", 15.0, "localhost", "srrrs/1"), Denied("limit", "too many", True)):
+    for answer in (
+        Welcome("t", 15.0, "localhost", "srrrs/1", None, 70_000),
+        Denied("limit", "too many", True),
+    ):
         assert handshake.decode_answer(handshake.encode(answer)) == answer
+
+
+def test_an_end_says_how_much_a_frame_may_carry() -> None:
+    """At least what every end takes, and no more than a frame's header can say."""
+    hello = replace(HELLO, frame=16 * 1024)
+    assert handshake.decode_hello(handshake.encode(hello)) == hello
+    for wrong in (16 * 1024 - 1, 1 << 24, 1e5, True, "65536"):
+        members = json.loads(handshake.encode(HELLO)) | {"frame": wrong}
+        with pytest.raises(ProtocolError):
+            handshake.decode_hello(json.dumps(members).encode())
 
 
 def test_unknown_members_are_ignored() -> None:

@@ -12,7 +12,7 @@ from srrrs.protocol import frames
 from srrrs.protocol.errors import CloseCode, Overloaded, ProtocolError, ResetCode, TunnelGone
 from srrrs.protocol.flow import BASE_WINDOW, OPENING_WINDOW
 from srrrs.protocol.frames import Goaway, Register, Registered
-from srrrs.protocol.mux import MAX_BACKLOG, Limits
+from srrrs.protocol.mux import LARGE, MAX_BACKLOG, MAX_FRAME, MAX_TURN, Limits
 from srrrs.protocol.stream import StreamState
 from tests.protocol.pair import Pair
 
@@ -216,6 +216,43 @@ def test_equal_bulk_streams_take_turns() -> None:
         pair.move(pair.agent, pair.relay, 64 * 1024)
     sizes = [len(visitor.data) for visitor in visitors]
     assert max(sizes) - min(sizes) <= 64 * 1024
+
+
+def test_a_large_message_is_cut_between_chunks() -> None:
+    """What a socket gave at once is not copied, though it is more than a turn."""
+    pair = Pair()
+    visitor = pair.relay.open()
+    pair.pump()
+    chunk = bytes(200_000)
+    pair.agent.ends[visitor.stream.id].stream.write(chunk)
+    assert any(part is chunk for part in pair.agent.mux.take(LARGE)[0])
+
+
+def test_a_small_message_is_cut_within_a_chunk() -> None:
+    """A thin link is given no more than was asked for."""
+    pair = Pair()
+    visitor = pair.relay.open()
+    pair.pump()
+    visitor.stream.write(bytes(200_000))
+    _, size = pair.relay.mux.take(10_000)
+    assert size == 10_000 + frames.HEADER_SIZE
+
+
+def test_no_frame_carries_more_than_the_peer_takes() -> None:
+    """Nor more than a turn, however large a chunk is; and all of it arrives."""
+    pair = Pair(Limits(frame=20_000, window=1 << 22))
+    pair.relay.mux.peer_frame = 20_000
+    visitor = pair.relay.open()
+    pair.pump()
+    data = random.Random(1).randbytes(3_000_000)
+    visitor.stream.write(data)
+    visitor.stream.write(b"end")
+    pair.pump()
+    assert pair.agent.ends[visitor.stream.id].data == data + b"end"
+    pair.relay.mux.peer_frame = MAX_FRAME
+    visitor.stream.write(data)
+    out, _ = pair.relay.mux.take(LARGE)
+    assert max(map(len, out)) <= MAX_TURN
 
 
 def test_a_writer_is_paused_at_the_cap_and_resumed_when_there_is_room() -> None:

@@ -43,6 +43,8 @@ class WritingStream(tcp.Connection):
 
     reactor: LoopReactor
     bufferSize = BUFFER_SIZE
+    # Tells whoever has a bytearray that write and writeSequence take one, as it is and for good.
+    takes_buffers = True
 
     _stream: asyncio.Transport | None = None
     # The stream's write and writelines, while nothing has to be done but calling them.
@@ -76,7 +78,7 @@ class WritingStream(tcp.Connection):
         send = self._send_many
         size = 0
         for chunk in chunks:
-            if type(chunk) is not bytes:
+            if type(chunk) not in (bytes, bytearray):
                 break
             size += len(chunk)
         else:
@@ -89,7 +91,7 @@ class WritingStream(tcp.Connection):
         """Write whatever the state of the connection is."""
         size = 0
         for chunk in chunks:
-            if not isinstance(chunk, bytes):
+            if not isinstance(chunk, bytes | bytearray):
                 raise TypeError("Data must be bytes")
             size += len(chunk)
         if not size or not self.connected or self._writeDisconnected or self._aborting:

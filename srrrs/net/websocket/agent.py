@@ -21,6 +21,7 @@ from srrrs.net.websocket.errors import Denial, HandshakeDenied, HandshakeFailed
 from srrrs.protocol import handshake
 from srrrs.protocol.errors import ProtocolError
 from srrrs.protocol.handshake import Denied, Hello, Welcome
+from srrrs.protocol.mux import MAX_FRAME
 
 
 class AgentCarrier(CarrierBase, WebSocketClientProtocol):  # type: ignore[misc]
@@ -77,6 +78,7 @@ class AgentCarrier(CarrierBase, WebSocketClientProtocol):  # type: ignore[misc]
             self._failure = HandshakeDenied(answer)
             self.close(1000, "")
             return
+        self.peer_frame = answer.frame or MAX_FRAME
         if self._binding is not None and answer.binding == self._binding:
             # Both ends have proved that they share the TLS connection: no proxy that would need
             # masks (RFC 6455, 10.3) ever sees a frame.

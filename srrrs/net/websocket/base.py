@@ -26,6 +26,7 @@ from srrrs.net.websocket.quiet import QuietProtocol
 from srrrs.protocol import handshake
 from srrrs.protocol.errors import CloseCode, ProtocolError
 from srrrs.protocol.handshake import Denied, Hello, Welcome
+from srrrs.protocol.mux import MAX_FRAME
 from srrrs.protocol.session import FIRST_OPTIONAL_KIND, Kind
 
 CLOSE_TIMEOUT: Final = 5.0
@@ -35,6 +36,8 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 MAX_ANSWER_HEAD: Final = 16 * 1024
 """Bytes of a relay's answer to the opening handshake."""
 _ACK = Struct("!BQ")
+_SESSION = int(Kind.SESSION)
+_SESSION_KIND = bytes((Kind.SESSION,))
 _OPEN = WebSocketProtocol.STATE_OPEN
 _CONNECTING = WebSocketProtocol.STATE_CONNECTING
 
@@ -80,6 +83,9 @@ class CarrierBase(QuietProtocol):
     # Whether our binary frames are masked, and whether the peer's must be (None: as it likes).
     _masked = False
     _peer_masks: bool | None = True
+    peer_frame = MAX_FRAME
+    # Whether the transport takes a bytearray, which Twisted's own do not.
+    _takes_buffers = False
     _reader: FrameReader | None = None
     _broken = False
     _in_control = False
@@ -99,6 +105,7 @@ class CarrierBase(QuietProtocol):
     def start(self, handler: ICarrierHandler) -> None:
         self._handler = handler
         self._reader = FrameReader(self, self._peer_masks)
+        self._takes_buffers = getattr(self.transport, "takes_buffers", False)
         self._cancel_handshake()
         self.handshake_over()
         if self._over:
@@ -107,7 +114,7 @@ class CarrierBase(QuietProtocol):
             handler.pause_writing()
 
     def send(self, chunks: Sequence[bytes], size: int) -> None:
-        self._send_binary([b"\0", *chunks], size + 1)
+        self._send_binary([_SESSION_KIND, *chunks], size + 1)
 
     def send_ack(self, count: int) -> None:
         self._send_binary([_ACK.pack(Kind.ACK, count)], _ACK.size)
@@ -150,7 +157,10 @@ class CarrierBase(QuietProtocol):
 
     def _send_binary(self, chunks: list[bytes], size: int) -> None:
         if self.state == _OPEN:
-            self.transport.writeSequence(binary_frame(chunks, size, self._masked))
+            frame = binary_frame(chunks, size, self._masked)
+            if self._masked and not self._takes_buffers:
+                frame = [bytes(part) for part in frame]
+            self.transport.writeSequence(frame)
 
     # --- from the transport -------------------------------------------------------------
 
@@ -190,17 +200,17 @@ class CarrierBase(QuietProtocol):
 
     # --- from the frame reader ----------------------------------------------------------
 
-    def message_data(self, payload: bytes, first: bool) -> None:
+    def message_data(self, data: bytes | bytearray, start: int, end: int, first: bool) -> None:
         handler = self._handler
         if handler is None or self.state != _OPEN:
             return
         if first:
-            self._kind = payload[0]
+            self._kind = data[start]
             self._collected = b""
-        if self._kind == Kind.SESSION:
-            handler.session_data(payload, int(first))
+        if self._kind == _SESSION:
+            handler.session_data(data, start + first, end)
         elif self._kind == Kind.ACK:
-            self._collected += payload
+            self._collected += data[start:end]
             if len(self._collected) > _ACK.size:
                 raise ProtocolError("an acknowledgement that is too long")
         elif self._kind < FIRST_OPTIONAL_KIND:

@@ -8,8 +8,9 @@ and left to Autobahn, whole.
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from struct import Struct
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
 
@@ -23,19 +24,40 @@ SHORT: Final = 1024
 _LENGTH_16 = Struct("!BBH")
 _LENGTH_64 = Struct("!BBQ")
 
+_nvx: Any = None
+try:
+    _nvx = import_module("_nvx_xormasker")
+except ImportError:
+    pass  # Autobahn was built without it.
 
-def mask(key: bytes, data: bytes) -> bytes:
-    """``data`` XOR ``key``, repeated (RFC 6455, 5.3)."""
+
+def mask_short(key: bytes, data: bytes) -> bytes:
+    """``data`` XOR ``key``, repeated (RFC 6455, 5.3); for up to about ``SHORT`` bytes."""
     size = len(data)
-    if size > SHORT:
-        return create_xor_masker(key, size).process(data)  # type: ignore[no-any-return]
     keys = (key * ((size + 3) >> 2))[:size]
     return (int.from_bytes(data, "little") ^ int.from_bytes(keys, "little")).to_bytes(
         size, "little"
     )
 
 
-def binary_frame(chunks: list[bytes], size: int, masked: bool) -> list[bytes]:
+def mask_long(key: bytes, data: bytearray) -> bytearray:
+    """The same, of any number of bytes: ``data`` is masked where it stands, where that can be.
+
+    Autobahn's own masker copies what it is given, twice, and clears memory for it; the function
+    that it is made of, in the library that it comes with, does neither.
+    """
+    if _nvx is None:
+        return bytearray(create_xor_masker(key, len(data)).process(bytes(data)))
+    lib, ffi = _nvx.lib, _nvx.ffi
+    masker = lib.nvx_xormask_new(ffi.from_buffer("uint8_t[]", key))
+    try:
+        lib.nvx_xormask_process(masker, ffi.from_buffer("uint8_t[]", data), len(data))
+    finally:
+        lib.nvx_xormask_free(masker)
+    return data
+
+
+def binary_frame(chunks: list[bytes], size: int, masked: bool) -> list[bytes | bytearray]:
     """A whole binary message of ``size`` bytes, as chunks for the transport."""
     bit = 0x80 if masked else 0
     if size < 126:
@@ -48,14 +70,17 @@ def binary_frame(chunks: list[bytes], size: int, masked: bool) -> list[bytes]:
         return [head, *chunks]
     # Unpredictable (RFC 6455, 10.3), which Autobahn's own choice is not.
     key = os.urandom(4)
-    return [head, key, mask(key, b"".join(chunks))]
+    if size <= SHORT:
+        return [head + key + mask_short(key, b"".join(chunks))]
+    return [head + key, mask_long(key, bytearray().join(chunks))]
 
 
 class FrameSink(Protocol):
     """Whom the reader calls, in the order of the bytes."""
 
-    def message_data(self, payload: bytes, first: bool) -> None:
-        """A part of a binary message, never empty; ``first`` where it begins one."""
+    def message_data(self, data: bytes | bytearray, start: int, end: int, first: bool) -> None:
+        """``data[start:end]`` is a part of a binary message, never empty; ``first`` where it
+        begins one. It is not kept."""
 
     def message_end(self) -> None:
         """The binary message is whole."""
@@ -100,16 +125,21 @@ class FrameReader:
             left = self._left
             if left:
                 stop = min(pos + left, end)
-                payload = data[pos:stop]
-                self._left = left = left - (stop - pos)
-                if self._key:
-                    payload = mask(self._key, payload)
-                    if left:
-                        turn = (stop - pos) & 3
-                        self._key = self._key[turn:] + self._key[:turn]
-                pos = stop
+                size = stop - pos
+                self._left = left = left - size
                 first, self._first = self._first, False
-                sink.message_data(payload, first)
+                key = self._key
+                if not key:
+                    sink.message_data(data, pos, stop, first)
+                elif size <= SHORT:
+                    sink.message_data(mask_short(key, data[pos:stop]), 0, size, first)
+                else:
+                    plain = mask_long(key, bytearray(memoryview(data)[pos:stop]))
+                    sink.message_data(plain, 0, size, first)
+                if left and key:
+                    turn = size & 3
+                    self._key = key[turn:] + key[:turn]
+                pos = stop
                 if not left and self._fin:
                     self._in_message = False
                     sink.message_end()

@@ -19,6 +19,7 @@ from srrrs.net.websocket.base import HANDSHAKE_TIMEOUT, OPTIONS, CarrierBase, No
 from srrrs.net.websocket.errors import Denial
 from srrrs.protocol import handshake
 from srrrs.protocol.handshake import Denied, Hello, Welcome
+from srrrs.protocol.mux import MAX_FRAME
 
 
 class RelayCarrier(CarrierBase, WebSocketServerProtocol):  # type: ignore[misc]
@@ -59,6 +60,7 @@ class RelayCarrier(CarrierBase, WebSocketServerProtocol):  # type: ignore[misc]
 
     def handshake_message(self, payload: bytes) -> None:
         hello = handshake.decode_hello(payload)
+        self.peer_frame = hello.frame or MAX_FRAME
         own = self.channel_binding()
         if own is not None and hello.binding is not None:
             if hmac.compare_digest(own, hello.binding):
