@@ -269,13 +269,14 @@ class Tunnel:
         for _ in range(MESSAGES_A_TURN):
             if not self._writable:
                 return
-            # Asked even where nothing is left: only then will it announce output again.
             chunks, size = mux.take(MESSAGE)
-            if not size:
+            if size:
+                self.session.record(chunks, size)
+                carrier.send(chunks, size)
+            # Once it has none left, it announces the next.
+            if not mux.has_output:
                 return
-            self.session.record(chunks, size)
-            carrier.send(chunks, size)
-        if mux.has_output and self._flush_call is None:
+        if self._flush_call is None:
             self._flush_call = self._next_turn(self._turn)
 
     def _beat(self) -> None:

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias
 
 from srrrs.protocol.errors import ProtocolError, ResetCode
 
@@ -274,8 +274,8 @@ class FrameDecoder:
             self._hold = b""
             start, end = 0, len(data)
         # Of a bytearray, slices would be such too.
+        whole: Any = data
         view = None if isinstance(data, bytes) else memoryview(data)
-        whole = cast("bytes", data)
         handler = self._handler
         pos = start
         remaining = self._remaining

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import Final, Protocol
 
 from srrrs.protocol import frames
 from srrrs.protocol.backlog import Backlog
@@ -19,9 +19,6 @@ from srrrs.protocol.flow import BASE_WINDOW, OPENING_WINDOW, Budget, ReceiveWind
 from srrrs.protocol.frames import ControlFrame, FrameDecoder, Goaway
 from srrrs.protocol.scheduler import QUANTUM, Scheduler
 from srrrs.protocol.stream import TRANSITIONS, Act, Input, Stream, StreamState
-
-if TYPE_CHECKING:
-    from collections import deque
 
 MAX_BACKLOG: Final = 1 << 20
 """Bytes of control frames that may wait; a peer that makes us exceed it is dropped."""
@@ -352,7 +349,7 @@ class Multiplexer:
             if queued <= most and queued <= allowed:
                 length = queued
                 out.append(frames.HEADER.pack(length, stream.id))
-                out += cast("deque[bytes]", queue)
+                out += queue  # type: ignore[arg-type]  # Only the first may be a view.
                 queue.clear()
             else:
                 # What is cut is copied: a full turn ends with a whole chunk, where it may.

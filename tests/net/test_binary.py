@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srrrs.net.websocket import binary
-from srrrs.net.websocket.binary import SHORT, FrameReader, binary_frame, mask_long, mask_short
+from srrrs.net.websocket.binary import (
+    JOINED,
+    SHORT,
+    FrameReader,
+    binary_frame,
+    mask_long,
+    mask_short,
+)
 
 
 def reference(key: bytes, data: bytes) -> bytes:
@@ -51,8 +58,11 @@ class Sink:
         raise AssertionError(frame)
 
 
+SIZES = [1, 2, 125, 126, 127, 1000, SHORT, SHORT + 1, 2 * SHORT, JOINED, JOINED + 1, 65535, 65536]
+
+
 @given(
-    st.lists(st.integers(1, 5 * SHORT), max_size=5),
+    st.lists(st.sampled_from(SIZES), max_size=5),
     st.lists(st.integers(1, 3 * SHORT), min_size=1, max_size=20),
     st.booleans(),
 )
@@ -62,7 +72,7 @@ def test_what_is_framed_is_read_however_it_is_cut(
     """Also where a cut turns the mask, and where pieces of both ways of masking meet."""
     messages = [bytes((i + size) & 0xFF for i in range(size)) for size in sizes]
     wire = b"".join(
-        b"".join(binary_frame([whole[:1], whole[1:]], len(whole), masked)) for whole in messages
+        b"".join(binary_frame(whole[:1], [whole[1:]], len(whole) - 1, masked)) for whole in messages
     )
     sink = Sink()
     reader = FrameReader(sink, masked)

@@ -35,9 +35,9 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds from the connection to the end of our handshake, unless an option says otherwise."""
 MAX_ANSWER_HEAD: Final = 16 * 1024
 """Bytes of a relay's answer to the opening handshake."""
-_ACK = Struct("!BQ")
-_SESSION = int(Kind.SESSION)
-_SESSION_KIND = bytes((Kind.SESSION,))
+_COUNT = Struct("!Q")
+_SESSION, _ACK = int(Kind.SESSION), int(Kind.ACK)
+_SESSION_KIND, _ACK_KIND = bytes((Kind.SESSION,)), bytes((Kind.ACK,))
 _OPEN = WebSocketProtocol.STATE_OPEN
 _CONNECTING = WebSocketProtocol.STATE_CONNECTING
 
@@ -114,10 +114,10 @@ class CarrierBase(QuietProtocol):
             handler.pause_writing()
 
     def send(self, chunks: Sequence[bytes], size: int) -> None:
-        self._send_binary([_SESSION_KIND, *chunks], size + 1)
+        self._send_binary(_SESSION_KIND, chunks, size)
 
     def send_ack(self, count: int) -> None:
-        self._send_binary([_ACK.pack(Kind.ACK, count)], _ACK.size)
+        self._send_binary(_ACK_KIND, (_COUNT.pack(count),), _COUNT.size)
 
     def ping(self, payload: bytes) -> None:
         self.sendPing(payload)  # type: ignore[attr-defined]
@@ -155,11 +155,15 @@ class CarrierBase(QuietProtocol):
         if self.state == _OPEN:
             self.sendMessage(handshake.encode(message))  # type: ignore[attr-defined]
 
-    def _send_binary(self, chunks: list[bytes], size: int) -> None:
-        if self.state == _OPEN:
-            frame = binary_frame(chunks, size, self._masked)
-            if self._masked and not self._takes_buffers:
-                frame = [bytes(part) for part in frame]
+    def _send_binary(self, kind: bytes, chunks: Sequence[bytes], size: int) -> None:
+        if self.state != _OPEN:
+            return
+        frame = binary_frame(kind, chunks, size, self._masked)
+        if self._masked and not self._takes_buffers:
+            frame = [bytes(part) for part in frame]
+        if len(frame) == 1:
+            self.transport.write(frame[0])
+        else:
             self.transport.writeSequence(frame)
 
     # --- from the transport -------------------------------------------------------------
@@ -207,21 +211,22 @@ class CarrierBase(QuietProtocol):
         if first:
             self._kind = data[start]
             self._collected = b""
+            start += 1
         if self._kind == _SESSION:
-            handler.session_data(data, start + first, end)
-        elif self._kind == Kind.ACK:
+            handler.session_data(data, start, end)
+        elif self._kind == _ACK:
             self._collected += data[start:end]
-            if len(self._collected) > _ACK.size:
+            if len(self._collected) > _COUNT.size:
                 raise ProtocolError("an acknowledgement that is too long")
         elif self._kind < FIRST_OPTIONAL_KIND:
             raise ProtocolError(f"a message of kind {self._kind}")
 
     def message_end(self) -> None:
-        if self._kind == Kind.ACK and self._handler is not None and self.state == _OPEN:
+        if self._kind == _ACK and self._handler is not None and self.state == _OPEN:
             self._kind = FIRST_OPTIONAL_KIND
-            if len(self._collected) != _ACK.size:
+            if len(self._collected) != _COUNT.size:
                 raise ProtocolError("an acknowledgement that is too short")
-            self._handler.ack_received(_ACK.unpack(self._collected)[1])
+            self._handler.ack_received(_COUNT.unpack(self._collected)[0])
 
     def control_frame(self, frame: bytes) -> None:
         self._in_control = True

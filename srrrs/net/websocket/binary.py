@@ -8,6 +8,7 @@ and left to Autobahn, whole.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from struct import Struct
 from typing import Any, Final, Protocol
@@ -20,6 +21,8 @@ MAX_MESSAGE: Final = 64 * 1024 * 1024
 """Payload bytes of one frame; it is never collected, so this only bounds nonsense."""
 SHORT: Final = 1024
 """Bytes up to which an XOR of Python's integers is faster than a call of Autobahn's masker."""
+JOINED: Final = 16 * 1024
+"""Bytes of a message up to which one copy costs less than a list of chunks in a system call."""
 
 _LENGTH_16 = Struct("!BBH")
 _LENGTH_64 = Struct("!BBQ")
@@ -57,22 +60,41 @@ def mask_long(key: bytes, data: bytearray) -> bytearray:
     return data
 
 
-def binary_frame(chunks: list[bytes], size: int, masked: bool) -> list[bytes | bytearray]:
-    """A whole binary message of ``size`` bytes, as chunks for the transport."""
+def _new_keys() -> Iterator[bytes]:
+    # Unpredictable (RFC 6455, 10.3), which Autobahn's own choice is not; a system call for many.
+    while True:
+        pool = os.urandom(4096)
+        for i in range(0, len(pool), 4):
+            yield pool[i : i + 4]
+
+
+_new_key = _new_keys().__next__
+
+
+def binary_frame(
+    kind: bytes, chunks: Sequence[bytes], size: int, masked: bool
+) -> list[bytes | bytearray]:
+    """A whole binary message, as chunks for the transport.
+
+    :param kind: the first byte of its payload.
+    :param chunks: the rest, ``size`` bytes in all.
+    """
+    length = size + 1
     bit = 0x80 if masked else 0
-    if size < 126:
-        head = bytes((0x82, bit | size))
-    elif size < 65536:
-        head = _LENGTH_16.pack(0x82, bit | 126, size)
+    if length < 126:
+        head = bytes((0x82, bit | length))
+    elif length < 65536:
+        head = _LENGTH_16.pack(0x82, bit | 126, length)
     else:
-        head = _LENGTH_64.pack(0x82, bit | 127, size)
+        head = _LENGTH_64.pack(0x82, bit | 127, length)
     if not masked:
-        return [head, *chunks]
-    # Unpredictable (RFC 6455, 10.3), which Autobahn's own choice is not.
-    key = os.urandom(4)
-    if size <= SHORT:
-        return [head + key + mask_short(key, b"".join(chunks))]
-    return [head + key, mask_long(key, bytearray().join(chunks))]
+        if length <= JOINED:
+            return [b"".join((head, kind, *chunks))]
+        return [head + kind, *chunks]
+    key = _new_key()
+    if length <= SHORT:
+        return [head + key + mask_short(key, b"".join((kind, *chunks)))]
+    return [head + key, mask_long(key, bytearray().join((kind, *chunks)))]
 
 
 class FrameSink(Protocol):
