@@ -26,6 +26,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from srrrs.net.accept import AcceptGate
+from srrrs.net.serving import server_endpoint
 from srrrs.net.tls import ServerIdentity, client_connection_creator
 from srrrs.relay.edge.listener import EdgeFactory
 from tests.edge_fakes import Carriers, FakeChannel, FakeRoutes, FakeService
@@ -121,7 +122,7 @@ async def listening(kind: str, tmp_path: Path) -> AsyncIterator[Listener]:
         (tmp_path / "server.pem").write_bytes(
             pem + edge.identity.certificate.public_bytes(Encoding.PEM)
         )
-        endpoint = serverFromString(
+        endpoint = server_endpoint(
             reactor, f"ssl:0:interface=127.0.0.1:privateKey={tmp_path}/server.pem"
         )
     elif kind == "adopted":  # What `systemd:` does with the sockets that it is given.

@@ -59,6 +59,10 @@ _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption only (RFC 9325, 4.2). TLS 1.3 has no
 others."""
 
+_SUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+"""For TLS 1.3: all that OpenSSL has by default, in the order of RFC 8446, 9.1, instead of by key
+size."""
+
 
 # --- the relay ---------------------------------------------------------------------------
 
@@ -225,9 +229,20 @@ def _context(method: int) -> SSL.Context:
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.set_cipher_list(_CIPHERS)
+    prefer_fast_ciphers(context)
     # Thousands of idle connections: their buffers are given back.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     return context
+
+
+def prefer_fast_ciphers(context: SSL.Context) -> None:
+    """Put the fastest of TLS 1.3's ciphers, all of which are safe, first.
+
+    Before pyOpenSSL 25.2 OpenSSL's own order stays.
+    """
+    choose = getattr(context, "set_tls13_ciphersuites", None)
+    if choose is not None:
+        choose(_SUITES)
 
 
 # --- pins --------------------------------------------------------------------------------

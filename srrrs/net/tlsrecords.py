@@ -8,6 +8,7 @@ verification, producers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
@@ -19,17 +20,11 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamClientEndpoint,
 )
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-RECORD: Final = 2**14
-"""Bytes of plaintext in a TLS record at the most (RFC 8446, 5.1)."""
-GROUP: Final = 4 * RECORD
-"""Bytes handed up or down together: enough to save calls, few enough to stay in the cache."""
-SMALL: Final = 4096
-"""Bytes read where there is usually little to send: pyOpenSSL clears a buffer of that size."""
+from srrrs.net.openssl import GROUP, OUTPUT, RECORD, Calls, calls
 
 
 class BatchedTLS(TLSMemoryBIOProtocol):
@@ -38,6 +33,8 @@ class BatchedTLS(TLSMemoryBIOProtocol):
     aborts_silently: Final = True
     """Said to the reactor, which need not hold back what may be a farewell."""
 
+    calls: Calls = calls
+
     def abortConnection(self) -> None:
         # Twisted's says farewell first, and relies on its reactors to drop that with all else that
         # waits. Where writes go out at once the peer would take the abort for a clean end.
@@ -45,76 +42,111 @@ class BatchedTLS(TLSMemoryBIOProtocol):
         self.disconnecting = True
         self.transport.abortConnection()  # type: ignore[union-attr]
 
-    def _flushSendBIO(self, expected: int = SMALL) -> None:
-        chunks: list[bytes] = []
-        while True:
-            try:
-                chunk = self._tlsConnection.bio_read(expected)
-            except WantReadError:
-                break
-            chunks.append(chunk)
-            if len(chunk) < expected:
-                break
-            expected = GROUP
-        if chunks:
-            self.transport.write(  # type: ignore[union-attr]
-                chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            )
+    # --- receiving ----------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._handshakeDone or self._appSendBuffer:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+            return
+        start, size = 0, len(data)
+        # Group by group, so that OpenSSL's own buffer stays small, too.
+        while start < size and not self._aborted and not self._lostTLSConnection:
+            stop = min(start + GROUP, size)
+            self.calls.feed(self._tlsConnection, data, start, stop)
+            self._flushReceiveBIO()
+            start = stop
 
     def _flushReceiveBIO(self) -> None:
-        chunks: list[bytes] = []
-        failure: Failure | None = None
-        closed = False
-        while not self._lostTLSConnection:
-            try:
-                chunks.append(self._tlsConnection.recv(RECORD))
-            except WantReadError:
-                break
-            except ZeroReturnError:
-                closed = True
-                break
-            except Error:
-                failure = Failure()
-                break
-            if len(chunks) >= GROUP // RECORD:
-                self._hand_up(chunks)
-                chunks = []
-        self._hand_up(chunks)
+        ended: Error | None = None
+        while ended is None:
+            if self._lostTLSConnection:
+                return
+            data, ended = self.calls.read(self._tlsConnection)
+            if data and not self._aborted:
+                self.wrappedProtocol.dataReceived(data)
         if self._lostTLSConnection:
             return
-        if closed:
+        if isinstance(ended, WantReadError):
+            self._flushSendBIO()
+        elif isinstance(ended, ZeroReturnError):
             self._shutdownTLS()  # type: ignore[no-untyped-call]
             # The protocol gets the reason of the transport below.
             self._tlsShutdownFinished(None)  # type: ignore[no-untyped-call]
-        elif failure is not None:
-            self._tlsShutdownFinished(failure)  # type: ignore[no-untyped-call]
         else:
-            self._flushSendBIO()
+            self._tlsShutdownFinished(Failure(ended))  # type: ignore[no-untyped-call]
 
-    def _hand_up(self, chunks: list[bytes]) -> None:
-        if chunks and not self._aborted:
-            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            ProtocolWrapper.dataReceived(self, data)
+    # --- sending ------------------------------------------------------------------------
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        if not self.disconnecting or self._producer is not None:
+            self._send(iovec)
 
     def _write(self, data: bytes) -> None:
+        self._send((data,))
+
+    def _send(self, chunks: Iterable[bytes]) -> None:
         if self._lostTLSConnection:
             return
-        connection = self._tlsConnection
-        view = memoryview(data)
-        size, done, flushed = len(data), 0, 0
-        while done < size:
-            try:
-                done += connection.send(view[done : done + RECORD])
-            except WantReadError:
-                self._bufferedWrite(data[done:])  # type: ignore[no-untyped-call]
+        if not self._handshakeDone:
+            data = b"".join(chunks)
+            if data:
+                self._bufferedWrite(data)  # type: ignore[no-untyped-call]
+            return
+        connection, write = self._tlsConnection, self.calls.write
+        parts = _in_records(chunks)
+        waiting = 0
+        for data, start, stop in parts:
+            while start < stop:
+                try:
+                    taken = write(connection, data, start, min(stop, start + GROUP - waiting))
+                except WantReadError:
+                    rest = [data[start:stop], *(each[i:j] for each, i, j in parts)]
+                    self._bufferedWrite(b"".join(rest))  # type: ignore[no-untyped-call]
+                    break
+                except Error:
+                    self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
+                    return
+                start += taken
+                waiting += taken
+                if waiting >= GROUP:
+                    self._flushSendBIO()
+                    waiting = 0
+        self._flushSendBIO()
+
+    def _flushSendBIO(self) -> None:
+        while data := self.calls.outgoing(self._tlsConnection):
+            self.transport.write(data)  # type: ignore[union-attr]
+            if len(data) < OUTPUT:
                 break
-            except Error:
-                self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
-                return
-            if done - flushed >= GROUP:
-                self._flushSendBIO(done - flushed + SMALL)
-                flushed = done
-        self._flushSendBIO(done - flushed + SMALL)
+
+
+def _in_records(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    """Cut ``chunks`` into parts, each a start and a stop in bytes, that fill whole records but for
+    the last one. Only what is smaller than a record is copied."""
+    small: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        length = len(chunk)
+        if size + length < RECORD:
+            small.append(chunk)
+            size += length
+            continue
+        start = 0
+        if small:
+            start = RECORD - size
+            small.append(chunk[:start])
+            yield b"".join(small), 0, RECORD
+            small, size = [], 0
+        whole = (length - start) & -RECORD
+        if whole:
+            yield chunk, start, start + whole
+            start += whole
+        if start < length:
+            small.append(chunk[start:])
+            size = length - start
+    if small:
+        data = small[0] if len(small) == 1 else b"".join(small)
+        yield data, 0, len(data)
 
 
 def tls_factory(

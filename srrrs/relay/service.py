@@ -9,7 +9,6 @@ from typing import Any, Final, TextIO
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.task import LoopingCall
@@ -19,6 +18,7 @@ from twisted.python.failure import Failure
 from srrrs.config import ConfigError, RelayConfig
 from srrrs.net.accept import AcceptGate
 from srrrs.net.address import format_address
+from srrrs.net.serving import server_endpoint
 from srrrs.net.tls import ServerIdentity
 from srrrs.net.websocket import RelayCarrier, RelayCarrierFactory
 from srrrs.protocol.errors import CloseCode
@@ -203,7 +203,7 @@ class Relay(Service):
         # Nobody is accepted before the reactor's next turn, when all parts are there.
         for description in self.config.listen:
             try:
-                endpoint = serverFromString(self._reactor, with_backlog(description))
+                endpoint = server_endpoint(self._reactor, with_backlog(description))
                 port = await endpoint.listen(self._edge)
             except CannotListenError as error:
                 raise StartError(f"cannot listen on {description}: {error.socketError}") from None
@@ -305,7 +305,7 @@ def make_relay(reactor: Any, config: RelayConfig) -> IService:
     """
     for description in config.listen:
         try:
-            serverFromString(reactor, with_backlog(description))
+            server_endpoint(reactor, with_backlog(description))
         except (IndexError, KeyError):  # of the sockets that systemd passed
             raise ConfigError(f"--listen: {description}: no such socket was passed") from None
         except Exception as error:
