@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -15,7 +16,14 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 
 from srrrs.net import accept
-from srrrs.net.accept import LOOK_AGAIN, AcceptGate, Turnstile, address_key, raise_nofile_limit
+from srrrs.net.accept import (
+    LOOK_AGAIN,
+    AcceptGate,
+    Turnstile,
+    address_key,
+    hung_up,
+    raise_nofile_limit,
+)
 
 
 class Port:
@@ -279,6 +287,28 @@ def test_ports_accept_in_small_batches(files: Files) -> None:
     port.numberAccepts += 20
     gate.opened(Transport(port, 20))
     assert port.numberAccepts == accept.BATCH
+
+
+def test_accepting_picks_up_after_a_pause(files: Files) -> None:
+    """One connection is accepted first, then as many at a time as before."""
+    gate, port = AcceptGate(Clock(), handshakes=1), Port()
+    gate.add(port)  # type: ignore[arg-type]
+    gate.handshake(address(1), lambda: None).release()
+    assert port.numberAccepts == 1
+    gate.opened(Transport(port, 20))
+    assert port.numberAccepts == accept.BATCH
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells")
+def test_who_hung_up() -> None:
+    """The end of the peer's sending shows, whether or not what came before it is read."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(b"unread")
+        assert not hung_up(ours)
+        theirs.shutdown(socket.SHUT_WR)
+        assert hung_up(ours)
+    assert not hung_up(object())
 
 
 def test_two_reasons_to_pause(files: Files) -> None:

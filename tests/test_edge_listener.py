@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 
 from srrrs.net.tls import ServerIdentity
 from srrrs.protocol.errors import Overloaded, ResetCode
+from srrrs.relay.edge import listener
 from srrrs.relay.edge.interfaces import ServiceAway
 from srrrs.relay.edge.listener import LINGER, TURN_TIMEOUT
 from srrrs.testing import FakeTransport
@@ -471,6 +472,43 @@ def test_agents_that_leave_while_they_wait() -> None:
     assert len(edge.carriers.made) == 2
     third.peer_reset()
     edge.assert_nothing_left()
+
+
+def test_nothing_is_spent_on_who_gave_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that hung up unnoticed while it waited is dropped, and the next has its turn."""
+    edge = Edge(per_address=1)
+    first, second, third = agents(edge, 3)
+    monkeypatch.setattr(listener, "hung_up", lambda transport: transport is second)
+    edge.carriers.made[0].handshake_over()
+    second.drain()
+    assert second.lost is not None
+    assert len(edge.carriers.made) == 2
+    third.drain()
+    assert edge.carriers.made[1].data == AGENT
+    for transport in (first, third):
+        transport.peer_reset()
+    edge.assert_nothing_left()
+
+
+def test_a_listener_with_tls_of_its_own() -> None:
+    """Connections beyond an address's share are not read before their turn: their handshakes have
+    not begun, and their clocks start when they do."""
+    edge = Edge(per_address=1)
+    first, second = edge.connect(tls=True), edge.connect(tls=True)
+    assert reads(first)
+    assert not reads(second)
+    edge.clock.advance(9)
+    connection: Any = first.protocol
+    connection.handshakeCompleted()
+    assert reads(second)
+    edge.clock.advance(9)
+    assert first.disconnecting
+    assert second.connected
+    assert not second.disconnecting
+    second.receive(REQUEST)
+    assert len(edge.site.channels) == 1
+    for transport in (first, second):
+        transport.peer_reset()
 
 
 def test_waiting_ends() -> None:

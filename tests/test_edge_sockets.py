@@ -198,10 +198,11 @@ async def test_one_port_speaks_both(tmp_path: Path) -> None:
             assert await edge.ask(REQUEST) == ANSWER
 
 
+@pytest.mark.parametrize("kind", ["noticed", "ssl"])
 @pytest_twisted.ensureDeferred
-async def test_many_at_once_over_tls(tmp_path: Path) -> None:
+async def test_many_at_once_over_tls(kind: str, tmp_path: Path) -> None:
     """More TLS connections of one address than may shake hands at a time are all served."""
-    async with listening("noticed", tmp_path) as edge:
+    async with listening(kind, tmp_path) as edge:
         edge.gate._addresses.limit = 2
         asked = [Deferred.fromCoroutine(edge.ask(REQUEST)) for _ in range(50)]
         for each in asked:

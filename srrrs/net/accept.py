@@ -8,6 +8,7 @@ one address beyond its share wait for their turn, unread and with no clock runni
 from __future__ import annotations
 
 import os
+import select
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -86,6 +87,17 @@ def address_key(peer: IAddress) -> str | None:
     if number.ipv4_mapped is not None:
         return str(number.ipv4_mapped)
     return f"{NumericIPv6(int(number) >> 64 << 64)}/64"
+
+
+def hung_up(transport: Any) -> bool:
+    """Whether the peer has ended its sending, with data before that unread or not; ``False``, too,
+    where the system does not tell."""
+    number = _number(transport)
+    if number < 0 or _RDHUP is None:
+        return False
+    poll = select.poll()
+    poll.register(number, _RDHUP)  # And the end of both directions, always.
+    return bool(poll.poll(0))
 
 
 class Turn:
@@ -277,9 +289,10 @@ class AcceptGate:
     def opened(self, transport: Any) -> None:
         """A connection was accepted; :meth:`closed` tells of its end."""
         self._connections += 1
-        port = getattr(transport, "server", None)
-        if port is not None:
-            _limit_batch(port, BATCH)
+        port: Any = getattr(transport, "server", None)
+        if getattr(port, "numberAccepts", BATCH) != BATCH:
+            # One only after a pause: there is room for more now.
+            port.numberAccepts = BATCH
         ceiling = self._ceiling()
         if ceiling is None:
             return
@@ -395,6 +408,7 @@ class AcceptGate:
 
 _FILES: Final = "open files"
 _HANDSHAKES: Final = "handshakes"
+_RDHUP: Final[int | None] = getattr(select, "POLLRDHUP", None)  # Linux only
 _ALL: Final = ""
 """The key of a line that is the same for everybody."""
 

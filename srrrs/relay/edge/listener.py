@@ -25,7 +25,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
-from srrrs.net.accept import AcceptGate, Slot
+from srrrs.net.accept import AcceptGate, Slot, hung_up
 from srrrs.net.address import format_address
 from srrrs.net.splice import Splice
 from srrrs.net.tlsrecords import tls_factory
@@ -140,6 +140,13 @@ class EdgeConnection(Protocol):
             self.transport.setTcpNoDelay(True)
         except (AttributeError, OSError):
             pass  # A UNIX socket has none.
+        if self._outer is None and self._secure:
+            # An ``ssl:`` listener's: it is unread, so its handshake has not begun.
+            self._wait_for_turn(self._edge.gate.hello, self._await_head)
+        else:
+            self._await_head()
+
+    def _await_head(self) -> None:
         self._arm(self._edge.head_timeout, self._too_slow)
 
     def dataReceived(self, data: bytes) -> None:
@@ -161,8 +168,7 @@ class EdgeConnection(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS's handshake is done; what follows may take its time, as without TLS."""
-        if self._outer is not None:
-            self._outer.release()
+        (self if self._outer is None else self._outer).release()
 
     def readConnectionLost(self) -> None:
         """Called once this has become half-closeable: see :meth:`_outlive_half_close`."""
@@ -299,6 +305,10 @@ class EdgeConnection(Protocol):
             begun = True
             if waiting:
                 self._disarm()
+                if hung_up(self.transport):
+                    # It gave up while it waited: nothing more is spent on it.
+                    self.abort()
+                    return
                 self.transport.resumeProducing()
             start()
 
