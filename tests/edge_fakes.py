@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -15,6 +16,7 @@ from zope.interface import implementer
 from srrrs.net.accept import AcceptGate
 from srrrs.net.channel import StreamReset
 from srrrs.protocol.errors import ResetCode
+from srrrs.protocol.stream import StreamHandler
 from srrrs.relay.edge.interfaces import IPublicService, IRoutes
 from srrrs.relay.edge.listener import EdgeConnection, EdgeFactory
 from srrrs.testing import FakeTransport, Recorder
@@ -22,36 +24,92 @@ from srrrs.testing import FakeTransport, Recorder
 VISITOR = IPv4Address("TCP", "192.0.2.1", 50000)
 
 
+@implementer(IHalfCloseableProtocol)
+class _Feed(Protocol):
+    """Tells a stream's handler what happens on the stream."""
+
+    def __init__(self, handler: StreamHandler) -> None:
+        self._handler = handler
+
+    def dataReceived(self, data: bytes) -> None:
+        self._handler.data_received(data)
+
+    def readConnectionLost(self) -> None:
+        self._handler.fin_received()
+
+    def writeConnectionLost(self) -> None:
+        self._handler.fin_sent()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        done = reason.check(ConnectionDone)
+        code = None if done else getattr(reason.value, "code", ResetCode.CANCEL)
+        self._handler.stream_closed(code, "")
+
+
 class FakeChannel(FakeTransport):
-    """A stream whose far end is the test."""
+    """A stream, and its channel, whose far end is the test."""
+
+    held_back = False
 
     def __init__(self, clock: Clock, visitor: IAddress = VISITOR) -> None:
         super().__init__(peer=visitor)
         self.clock = clock
         self.visitor = visitor
         self.delivered = 0
+        self.credited = 0
         self.resets: list[ResetCode] = []
-        self.unregistered = False
+        self.handler: StreamHandler | None = None
+        self._fin_came = False
+
+    @property
+    def stream(self) -> FakeChannel:
+        return self
+
+    def hand_over(self, handler: StreamHandler) -> None:
+        self.handler = handler
+        self.attach(_Feed(handler))
+        self.registerProducer(_Writer(handler), True)
 
     def receive(self, data: bytes) -> None:
         self.delivered += len(data)
         super().receive(data)
 
-    def reset(self, code: ResetCode, reason: str = "") -> None:
-        self.resets.append(code)
-        self.abortConnection()
+    def peer_half_close(self) -> None:
+        self._fin_came = True
+        super().peer_half_close()
 
     def peer_resets(self, code: ResetCode) -> None:
-        """The agent resets the stream. As a channel does, it tells its protocol first, and its
-        producer only where that is still registered."""
-        producer, self.producer = self.producer, None
+        """The agent resets the stream."""
         self._lose(Failure(StreamReset(code)))
-        if producer is not None and not self.unregistered:
-            producer.stopProducing()
 
-    def unregisterProducer(self) -> None:
-        self.unregistered = True
-        super().unregisterProducer()
+    # --- what a stream does -------------------------------------------------------------
+
+    def consumed(self, size: int, now: float) -> None:
+        self.credited += size
+
+    def finish(self) -> None:
+        self.unregisterProducer()
+        if self._fin_came:
+            self.loseConnection()
+        else:
+            self.loseWriteConnection()
+
+    def reset(self, code: ResetCode, reason: str = "") -> None:
+        if self.connected:
+            self.resets.append(code)
+            self.abortConnection()
+
+
+@implementer(IPushProducer)
+class _Writer:
+    """Whoever writes to a stream: its handler lets it wait."""
+
+    def __init__(self, handler: StreamHandler) -> None:
+        self.pauseProducing = handler.pause_sending
+        self.resumeProducing = handler.resume_sending
+
+    def stopProducing(self) -> None:
+        pass
 
 
 @implementer(IPublicService)

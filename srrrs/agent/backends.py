@@ -11,16 +11,22 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import clientFromString
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+    clientFromString,
+)
 from twisted.internet.error import TCPTimedOutError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IAddress,
+    IConnector,
     IProtocol,
     IProtocolFactory,
-    IPushProducer,
     IReactorTime,
     IStreamClientEndpoint,
 )
@@ -77,6 +83,8 @@ class EndpointBackend:
         self._clock = clock
         self._endpoint = endpoint
         self._timeout = timeout
+        # In the order in which they are tried; none: the endpoint connects.
+        self._addresses = _addresses(endpoint, timeout)
         self._failing = False
         self.target: str | None = target
 
@@ -87,28 +95,34 @@ class EndpointBackend:
         pass
 
     def connect(self, channel: Channel) -> None:
-        connecting = _Connecting(channel)
-        # The channel stops its producer when the visitor goes away.
-        channel.registerProducer(connecting, True)
-        if connecting.abandoned:
+        connection = _BackendConnection(channel, self)
+        if connection.abandoned:
             return
-        attempt = maybeDeferred(self._endpoint.connect, connecting)
-        connecting.attempt = attempt
+        if self._addresses:
+            connection.dial(self._addresses)
+            return
+        attempt = maybeDeferred(self._endpoint.connect, connection)
+        connection.cancel = attempt.cancel
         attempt.addTimeout(self._timeout, self._clock)
-        attempt.addCallbacks(self._connected, self._failed, errbackArgs=(connecting,))
-        attempt.addErrback(self._broken, channel)
+        attempt.addErrback(self.failed, connection)
+        attempt.addErrback(self._broken, connection)
 
-    def _connected(self, protocol: IProtocol) -> None:
+    def connected(self, addresses: tuple[_Address, ...]) -> None:
+        """The backend took a connection.
+
+        :param addresses: in the order in which they are to be tried the next time.
+        """
+        self._addresses = addresses
         if self._failing:
             self._failing = False
             self._log.info("the backend {target} answers again", target=self.target)
 
-    def _failed(self, failure: Failure, connecting: _Connecting) -> None:
-        connecting.over()
-        if connecting.abandoned:
+    def failed(self, failure: Failure, connection: _BackendConnection) -> None:
+        """The backend did not take the connection."""
+        if connection.abandoned:
             return
         code, reason = describe_failure(failure)
-        connecting.channel.reset(code, reason)
+        connection.refuse(code, reason)
         # A backend that is down fails for each visitor: the change of state is what counts.
         write = self._log.debug if self._failing else self._log.warn
         self._failing = True
@@ -118,30 +132,55 @@ class EndpointBackend:
             error=failure.getErrorMessage(),
         )
 
-    def _broken(self, failure: Failure, channel: Channel) -> None:
+    def _broken(self, failure: Failure, connection: _BackendConnection) -> None:
         self._log.failure("connecting a visitor to {target} failed", failure, target=self.target)
-        channel.reset(ResetCode.INTERNAL)
+        connection.refuse(ResetCode.INTERNAL, "")
 
 
-@implementer(IPushProducer, IProtocolFactory)
-class _Connecting:
-    """One visitor between OPEN and the backend's answer.
+@implementer(IProtocolFactory)
+class _BackendConnection(Splice):
+    """The splice of one visitor, from OPEN on; to what connects it, it is the factory as well.
 
-    To the channel it is a producer with nothing to say, which is how it hears that the visitor
-    went away; to the endpoint it is the factory.
+    :ivar abandoned: the visitor went away before the backend answered.
+    :ivar cancel: gives up the attempt that is under way.
     """
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.attempt: Deferred[Any] | None = None
-        self.abandoned = False
-        self._over = False
+    __slots__ = ("_addresses", "_backend", "_tries", "abandoned", "cancel")
 
-    def over(self) -> None:
-        """The endpoint has answered: the channel is the splice's, or is about to be reset."""
-        if not self._over:
-            self._over = True
-            self.channel.unregisterProducer()
+    def __init__(self, channel: Channel, backend: EndpointBackend) -> None:
+        self._backend = backend
+        self._addresses: tuple[_Address, ...] = ()
+        self._tries = 0
+        self.abandoned = False
+        self.cancel: Callable[[], object] | None = None
+        super().__init__(channel)
+
+    def connectionMade(self) -> None:
+        self.cancel = None
+        tries, addresses = self._tries, self._addresses
+        self._backend.connected((*addresses[tries:], *addresses[:tries]) if tries else addresses)
+        super().connectionMade()
+
+    def dial(self, addresses: tuple[_Address, ...]) -> None:
+        """Connect to the first address that takes the connection."""
+        self._addresses = addresses
+        try:
+            addresses[self._tries].dial(self)
+        except Exception:
+            self._backend.failed(Failure(), self)
+
+    def abandon(self) -> None:
+        self.abandoned = True
+        cancel, self.cancel = self.cancel, None
+        if cancel is not None:
+            cancel()
+
+    def refuse(self, code: ResetCode, reason: str) -> None:
+        """There will be no connection."""
+        self.cancel = None
+        self.let_go(code, reason)
+
+    # --- IProtocolFactory, and what a connector asks of one -----------------------------
 
     def doStart(self) -> None:
         pass
@@ -149,31 +188,63 @@ class _Connecting:
     def doStop(self) -> None:
         pass
 
+    def startedConnecting(self, connector: IConnector) -> None:
+        self.cancel = connector.disconnect
+
     def buildProtocol(self, addr: IAddress | None) -> IProtocol:
-        return _BackendConnection(self)
+        return self
 
-    def pauseProducing(self) -> None:
-        pass
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self.cancel = None
+        last = self._tries + 1 == len(self._addresses)
+        # One that does not answer in time has had all the time there was.
+        if self.abandoned or last or reason.check(ConnectTimeout):
+            self._backend.failed(reason, self)
+        else:
+            self._tries += 1
+            self.dial(self._addresses)
 
-    def resumeProducing(self) -> None:
-        pass
-
-    def stopProducing(self) -> None:
-        if self._over:
-            return
-        self._over = self.abandoned = True
-        if self.attempt is not None:
-            self.attempt.cancel()
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
+        """``connectionLost`` has been told."""
 
 
-class _BackendConnection(Splice):
-    def __init__(self, connecting: _Connecting) -> None:
-        super().__init__(connecting.channel)
-        self._connecting = connecting
+class _Address:
+    """Where a backend listens, if that needs no lookup: connected to in fewer steps than by a
+    client endpoint, which makes a Deferred and wraps each protocol.
 
-    def connectionMade(self) -> None:
-        self._connecting.over()
-        super().connectionMade()
+    :param connect: ``reactor.connectTCP`` or ``connectUNIX``, and what it is called with.
+    :param timeout: seconds.
+    """
+
+    __slots__ = ("_connect", "_timeout", "_where")
+
+    def __init__(self, connect: Any, where: tuple[Any, ...], timeout: float) -> None:
+        self._connect = connect
+        self._where = where
+        self._timeout = timeout
+
+    def dial(self, connection: _BackendConnection) -> None:
+        """Connect; ``connection`` is told what comes of it."""
+        self._connect(*self._where, connection, self._timeout)
+
+
+def _addresses(endpoint: Any, timeout: float) -> tuple[_Address, ...]:
+    """The addresses that an endpoint connects to, in the order in which it tries them; none where
+    it does anything else than connect."""
+    if type(endpoint) is LocalhostEndpoint:
+        found = [_addresses(each, timeout) for each in endpoint._endpoints]
+        return tuple(address for each in found for address in each)
+    try:
+        limit = min(timeout, endpoint._timeout)
+        if type(endpoint) in (TCP4ClientEndpoint, TCP6ClientEndpoint):
+            host, port = endpoint._host, endpoint._port
+            if endpoint._bindAddress is None and (isIPAddress(host) or isIPv6Address(host)):
+                return (_Address(endpoint._reactor.connectTCP, (host, port), limit),)
+        elif type(endpoint) is UNIXClientEndpoint and not endpoint._checkPID:
+            return (_Address(endpoint._reactor.connectUNIX, (endpoint._path,), limit),)
+    except AttributeError:
+        pass  # Another Twisted, which calls them otherwise.
+    return ()
 
 
 @implementer(IBackend)

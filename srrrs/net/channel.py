@@ -25,11 +25,13 @@ from srrrs.protocol.errors import ResetCode
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from srrrs.protocol.stream import Stream
+    from srrrs.protocol.stream import Stream, StreamHandler
 
 LINGER: Final = 60.0
 """Seconds that a stream may stay half-open after its local side was closed (as Linux's
 ``tcp_fin_timeout`` for orphaned sockets)."""
+
+_DONE: Final = Failure(ConnectionDone())
 
 
 class StreamReset(ConnectionLost):
@@ -68,9 +70,25 @@ class Channel:
 
     disconnecting = False
 
-    eager_fin = False
-    """Whether the peer's FIN is told even while paused, once no byte is held: for a protocol that
-    pauses only for want of room. (TCP tells of it when reading is resumed.)"""
+    # What most streams never change: many are never attached to a protocol, but handed over.
+    protocol: IProtocol | None = None
+    _half_closeable = False
+    _uncredited = 0
+    _paused = False
+    _fin_waits = False
+    _fin_delivered = False
+    _fin_sent = False
+    # Set once the stream is over; told to the protocol when all held data is delivered.
+    _end: Failure | None = None
+    # The end that came before a protocol was attached, to be told to it.
+    _missed: Failure | None = None
+    _lost = False
+    _aborted = False
+    _producer: Any = None
+    _streaming = False
+    _producer_paused = False
+    _pull: IDelayedCall | None = None
+    _linger: IDelayedCall | None = None
 
     def __init__(
         self, stream: Stream, clock: IReactorTime, visitor: IAddress, host: IAddress
@@ -78,28 +96,8 @@ class Channel:
         self.stream = stream
         self.clock = clock
         self.visitor = visitor
-        self.protocol: IProtocol | None = None
         self.host = host
-        self._half_closeable = False
         self._held: deque[bytes] = deque()
-        self._uncredited = 0
-        # Bytes that the protocol was given.
-        self.delivered = 0
-        self._paused = False
-        self._fin_waits = False
-        self._fin_delivered = False
-        self._fin_sent = False
-        # Set once the stream is over; told to the protocol when all held data is delivered.
-        self._end: Failure | None = None
-        # The end that came before a protocol was attached, to be told to it.
-        self._missed: Failure | None = None
-        self._lost = False
-        self._aborted = False
-        self._producer: Any = None
-        self._streaming = False
-        self._producer_paused = False
-        self._pull: IDelayedCall | None = None
-        self._linger: IDelayedCall | None = None
         stream.handler = self
 
     # --- attaching ----------------------------------------------------------------------
@@ -112,6 +110,25 @@ class Channel:
         self._deliver_held()
         if self._missed is not None:
             self._finish(self._missed)
+
+    def hand_over(self, handler: StreamHandler) -> None:
+        """Give the stream away, before it is attached; what arrived is told to ``handler``.
+
+        The channel is of no use afterwards but for its addresses.
+        """
+        self.stream.handler = handler
+        for data in self._held:
+            handler.data_received(data)
+        if self._fin_waits:
+            handler.fin_received()
+        if self._end is not None:
+            error = self._end.value
+            self.stream.handler = None
+            if isinstance(error, ConnectionDone):
+                handler.stream_closed(None, "")
+            else:
+                code = getattr(error, "code", ResetCode.CANCEL)
+                handler.stream_closed(code, str(error))
 
     # --- from the stream (StreamHandler) ------------------------------------------------
 
@@ -134,7 +151,7 @@ class Channel:
         if self.disconnecting:
             # Came while what was written before the close went out: nobody reads it.
             unread = bool(self._held)
-            self._finish(Failure(ConnectionDone()))
+            self._finish(_DONE)
             if unread:
                 self.stream.reset(ResetCode.CANCEL, "closed")
             elif not self._fin_waits and self._end is None:
@@ -147,7 +164,7 @@ class Channel:
             self._linger.cancel()
             self._linger = None
         if code is None:
-            self._end = Failure(ConnectionDone())
+            self._end = _DONE
         elif self._aborted:
             self._end = Failure(ConnectionAborted())
         else:
@@ -156,7 +173,7 @@ class Channel:
             self._drop_held()
         # With the peer's FIN here, what it sent is whole: a reset that follows ends only the other
         # direction, and the held bytes and the FIN are still delivered.
-        fin = self._fin_waits and not self._fin_delivered and not self.eager_fin
+        fin = self._fin_waits and not self._fin_delivered
         if (self._held or fin) and (self._paused or self.protocol is None):
             self._stop_producer()
             return
@@ -182,7 +199,6 @@ class Channel:
     def _deliver(self, data: bytes) -> None:
         protocol = self.protocol
         assert protocol is not None
-        self.delivered += len(data)
         try:
             protocol.dataReceived(data)
         except Exception:
@@ -199,7 +215,7 @@ class Channel:
             self._deliver(self._held.popleft())
         if self.disconnecting:
             self._drop_held()
-        if self._held or self._lost or (self._paused and not self.eager_fin):
+        if self._held or self._lost or self._paused:
             return
         if self._fin_waits and not self._fin_delivered:
             self._fin_delivered = True

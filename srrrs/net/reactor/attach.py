@@ -9,7 +9,7 @@ from typing import Any
 
 
 def attach(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any
 ) -> Coroutine[Any, Any, Any]:
     """Have the loop own a connected stream socket.
 

@@ -10,6 +10,8 @@ import socket
 import struct
 from typing import Any
 
+_RESET = struct.pack("ii", 1, 0)
+
 
 class _IPv4Socket(socket.socket):
     family = socket.AF_INET
@@ -52,16 +54,17 @@ def accept(listener: socket.socket, family: socket.AddressFamily) -> tuple[socke
     return _CLASSES[family](family, socket.SOCK_STREAM, 0, fd), address
 
 
-def end_socket(sock: socket.socket, orderly: bool) -> None:
+def end_socket(sock: socket.socket, orderly: bool, closed: bool = False) -> None:
     """End a connection whose descriptor the loop is going to close.
 
     :param orderly: send FIN; else closing resets the connection.
+    :param closed: FIN was sent, and the peer's received.
     """
     try:
-        if orderly:
+        if not orderly:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        elif not closed:
             sock.shutdown(socket.SHUT_RDWR)
-        else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     except OSError:
         pass
     sock.close()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -16,6 +17,9 @@ from twisted.python.log import ILogContext
 from srrrs.net.reactor.attach import attach, finish
 from srrrs.net.reactor.sockets import end_socket
 from srrrs.net.reactor.writing import CONNECTION_DONE, WritingStream
+
+if TYPE_CHECKING:
+    from srrrs.net.reactor.reactor import LoopReactor
 
 log = Logger()
 
@@ -32,6 +36,9 @@ class RawStream(WritingStream):
     _protocol_name: str | None = None
     _reading = False
     _read_eof = False
+    # What Twisted queues is always empty here.
+    _tempDataBuffer: Any = ()
+    _tempDataLen = 0
     # The stack of log contexts of the thread that the reactor runs in.
     _contexts: list[Any]
 
@@ -57,6 +64,15 @@ class RawStream(WritingStream):
         self._protocol_name = self._protocol.__class__.__name__
         del self._protocol
 
+    def _begin_with(self, sock: socket.socket, protocol: Any, reactor: LoopReactor) -> None:
+        """What `tcp.Connection.__init__` does, in fewer steps."""
+        self.reactor = reactor
+        self._contexts = reactor.contexts
+        sock.setblocking(False)
+        self.socket = sock
+        self.fileno = sock.fileno
+        self.protocol = protocol
+
     # -- the loop's transport arrives -----------------------------------------------------------
 
     def _attach(self) -> None:
@@ -64,11 +80,11 @@ class RawStream(WritingStream):
 
         :raises Exception: the loop cannot take it.
         """
-        loop = self.reactor.loop
-        self._contexts = self.reactor.contexts
-        self.reactor.streams.add(self)
-        attaching = attach(loop, self.socket, cast(asyncio.Protocol, self))
-        loop.call_soon(self._begin, attaching)
+        reactor = self.reactor
+        loop = reactor.loop
+        self._contexts = reactor.contexts
+        reactor.streams.add(self)
+        loop.call_soon(self._begin, attach(loop, self.socket, self))
 
     def connection_made(self, stream: asyncio.Transport) -> None:
         if self.disconnected:
@@ -86,9 +102,10 @@ class RawStream(WritingStream):
             finish(attaching)
         except Exception:
             self._fail()
-        if self._stream is not None:
+        stream = self._stream
+        if stream is not None:
             if not self._reading:
-                self._stream.pause_reading()
+                stream.pause_reading()
             if self._gathered is not None:
                 self._send_gathered()
             self._route()
@@ -110,7 +127,18 @@ class RawStream(WritingStream):
     def eof_received(self) -> bool:
         self._reading = False
         self._read_eof = True
-        self._call(self.readConnectionLost, CONNECTION_DONE)
+        contexts = self._contexts
+        contexts.append(self)
+        try:
+            protocol: Any = self._protocol
+            if IHalfCloseableProtocol.providedBy(protocol):
+                protocol.readConnectionLost()
+            else:
+                self.connectionLost(CONNECTION_DONE)
+        except Exception:
+            self._fail()
+        finally:
+            contexts.pop()
         return True
 
     def startReading(self) -> None:
@@ -164,19 +192,20 @@ class RawStream(WritingStream):
         self.disconnected = 1
         self.connected = 0
         self._reading = self._flush_due = False
+        closed = self._read_eof and self._writeDisconnected
         producer, self.producer = self.producer, None
         stream, self._stream = self._stream, None
         sock, protocol = self.socket, self._protocol
         del self.socket, self.fileno, self.protocol
         self._send = self._send_many = self._gathered = None
         self.reactor.streams.discard(self)
-        aborted = reason is not CONNECTION_DONE and reason.check(error.ConnectionAborted)
+        aborted = isinstance(reason.value, error.ConnectionAborted)
         try:
             if producer is not None:
                 producer.stopProducing()
         finally:
             try:
-                end_socket(sock, not aborted)
+                end_socket(sock, not aborted, closed)
                 protocol.connectionLost(reason)
             finally:
                 # startTLS put these here, and they lead back.

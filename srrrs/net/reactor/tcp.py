@@ -9,10 +9,11 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import address, base, error, tcp
+from twisted.internet.abstract import isIPAddress
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
@@ -29,6 +30,20 @@ log = Logger()
 _PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK)
 
 
+@lru_cache(maxsize=256)
+def literal_family(host: str) -> socket.AddressFamily | None:
+    """The family of an address literal in the form that the system gives it; None for anything
+    else, among it addresses with a scope."""
+    if isIPAddress(host):
+        return socket.AF_INET
+    try:
+        if socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host)) == host:
+            return socket.AF_INET6
+    except (OSError, ValueError):
+        pass
+    return None
+
+
 class TCPServer(StreamTransport, tcp.Server):
     """An accepted or adopted TCP connection."""
 
@@ -41,8 +56,8 @@ class TCPServer(StreamTransport, tcp.Server):
         sessionno: int,
         reactor: LoopReactor,
     ) -> None:
-        # tcp.Server's, but for the two texts below, which are rarely asked for.
-        tcp.Connection.__init__(self, sock, protocol, reactor)
+        # tcp.Server's in fewer steps, but for the two texts below, which are rarely asked for.
+        self._begin_with(sock, protocol, reactor)
         if len(client) != 2:
             self._addressType = address.IPv6Address
         self.server = server  # type: ignore[assignment]
@@ -75,6 +90,40 @@ class TCPClient(StreamTransport, tcp.Client):
     _commonConnection = StreamTransport
     _connecting = False
 
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        bindAddress: Any,
+        connector: TCPConnector,
+        reactor: LoopReactor,
+    ) -> None:
+        family = None if bindAddress is not None else literal_family(host)
+        if family is None:
+            tcp.Client.__init__(self, host, port, bindAddress, connector, reactor)
+            return
+        # tcp.Client's for an address literal, in fewer steps.
+        self.connector = connector
+        self._requiresResolution = False
+        self.addr: tuple[Any, ...] = (host, port)
+        if family is socket.AF_INET6:
+            self.addr = (host, port, 0, 0)
+            self.addressFamily = family
+            self._addressType = address.IPv6Address  # type: ignore[assignment]
+        try:
+            sock = stream_socket(family)
+        except OSError as e:
+            problem = error.ConnectBindError(e.args[0], e.args[1])
+            self._finishInit(None, None, problem, reactor)
+            return
+        self.reactor = reactor
+        self._contexts = reactor.contexts
+        self.socket = sock
+        self.fileno = sock.fileno
+        self._protocol = None  # type: ignore[assignment]
+        self.realAddress = self.addr
+        reactor.loop.call_soon(self._call, self.doConnect)
+
     def _finishInit(
         self,
         whenDone: Callable[[], object] | None,
@@ -83,6 +132,7 @@ class TCPClient(StreamTransport, tcp.Client):
         reactor: LoopReactor,
     ) -> None:
         self._contexts = reactor.contexts
+        self.connector.arm(self)
         if whenDone is not None:
             tcp.Connection.__init__(self, skt, None, reactor)  # type: ignore[arg-type]
             reactor.loop.call_soon(self._call, whenDone)
@@ -108,10 +158,17 @@ class TCPClient(StreamTransport, tcp.Client):
             return  # the attempt was given up
         try:
             code = self.socket.connect_ex(self.realAddress)
+            if code == errno.EINPROGRESS:
+                # On the same machine it is done by now, which this tells: the loop need not watch.
+                code = self.socket.connect_ex(self.realAddress)
         except OSError as e:
             code = e.args[0]
+        except Exception:  # A port that is none.
+            self.failIfNotConnected(Failure())
+            return
         if code in _PENDING:
             self._connecting = True
+            self.connector.arm(self)
             self.reactor.streams.add(self)
             self.reactor.loop.add_writer(self.fileno(), self._call, self._connectable)
         else:
@@ -149,7 +206,11 @@ class TCPClient(StreamTransport, tcp.Client):
         tcp.Client._collectSocketDetails(self)
 
     def connectionLost(self, reason: Failure) -> None:
-        tcp.Client.connectionLost(self, reason)
+        if not self.connected:
+            tcp.Client.connectionLost(self, reason)
+            return
+        StreamTransport.connectionLost(self, reason)
+        self.connector.connectionLost(reason)
 
     @cached_property
     def logstr(self) -> str:  # type: ignore[override]
@@ -172,12 +233,19 @@ class LoopTimeout(base.BaseConnector):
         if not self.factoryStarted:
             self.factory.doStart()
             self.factoryStarted = 1
-        self.transport = transport = self._makeTransport()
-        if self.timeout is not None:
+        self.transport = self._makeTransport()
+        self._begun(self.transport)
+        self.factory.startedConnecting(self)
+
+    def _begun(self, transport: Any) -> None:
+        self.arm(transport)
+
+    def arm(self, transport: Any) -> None:
+        """Have the attempt end after the timeout."""
+        if self.timeout is not None and self.timeoutID is None:
             self.timeoutID = self.reactor.loop.call_later(  # type: ignore[assignment]
                 self.timeout, self._time_out, transport
             )
-        self.factory.startedConnecting(self)
 
     def _time_out(self, transport: Any) -> None:
         try:
@@ -189,5 +257,24 @@ class LoopTimeout(base.BaseConnector):
 class TCPConnector(LoopTimeout, tcp.Connector):
     """What `connectTCP` returns."""
 
+    def __init__(
+        self,
+        host: str,
+        port: int | str,
+        factory: Any,
+        timeout: float,
+        bindAddress: Any,
+        reactor: LoopReactor,
+    ) -> None:
+        if type(port) is int and literal_family(host) is socket.AF_INET:
+            # tcp.Connector's, in fewer steps.
+            self.host, self.port, self.bindAddress = host, port, bindAddress
+            base.BaseConnector.__init__(self, factory, timeout, reactor)
+        else:
+            tcp.Connector.__init__(self, host, port, factory, timeout, bindAddress, reactor)
+
     def _makeTransport(self) -> TCPClient:
         return TCPClient(self.host, self.port, self.bindAddress, self, self.reactor)
+
+    def _begun(self, transport: Any) -> None:
+        """The transport arms the timeout, once it has something to wait for."""

@@ -64,6 +64,9 @@ class WritingStream(tcp.Connection):
     def _call(self, function: Any, *args: Any) -> None:
         raise NotImplementedError
 
+    def stopReading(self) -> None:
+        raise NotImplementedError
+
     # -- writing --------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
@@ -205,15 +208,31 @@ class WritingStream(tcp.Connection):
             self._send = self._send_many = None
         self.producerPaused = False
         FileDescriptor.registerProducer(self, producer, streaming)
-        self._route()
         if not streaming and self.connected:
             # In Twisted, what was written before is still queued, and its end asks the producer
             # for more.
             self.startWriting()
 
     def unregisterProducer(self) -> None:
-        FileDescriptor.unregisterProducer(self)
-        self._route()
+        self.producer = None
+        if not self.streamingProducer:
+            self._route()
+        if self.connected and self.disconnecting:
+            self.startWriting()
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing waits to be sent, so that `loseConnection` needs one turn only."""
+        return not self._blocked and self._gathered is None and not self._gathers
 
     def loseConnection(self) -> None:
-        FileDescriptor.loseConnection(self)
+        # FileDescriptor's, in fewer steps.
+        if not self.connected or self.disconnecting:
+            return
+        self.stopReading()
+        if self._writeDisconnected:
+            self.stopWriting()
+            self.reactor.loop.call_soon(self._call, self.connectionLost, CONNECTION_DONE)
+        else:
+            self.startWriting()
+            self.disconnecting = True

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.internet.interfaces import IAddress
 
-from srrrs.net.channel import StreamReset
 from srrrs.net.splice import Splice
 from srrrs.protocol.errors import Overloaded, ResetCode
 from srrrs.relay.edge.interfaces import IRoutes, ServiceAway
@@ -64,26 +63,23 @@ class HttpSplice(Splice):
         self._body = body
         self._answer = answer
 
-    def lost(self, reset: BaseException | None) -> None:
+    def lost(self, code: int) -> None:
         """The stream was reset: a page if no byte of an answer came, else as on TCP."""
-        if isinstance(reset, StreamReset) and not self.channel.delivered and not self._gone:
-            self._give_up(_PAGES.get(reset.code, _NO_ANSWER))
+        if not self.delivered:
+            self._give_up(_PAGES.get(code, _NO_ANSWER))
         else:
-            super().lost(reset)
+            super().lost(code)
 
     def finish(self) -> None:
         """The backend sends no more; where it has sent nothing, that is no answer either."""
-        if not self.channel.delivered and not self._gone and not self._write_done:
+        if not self.delivered and not self._gone and not self._write_done:
             self._give_up(_NO_ANSWER)
         else:
             super().finish()
 
     def _give_up(self, what: tuple[int, str, str]) -> None:
-        self._gone = True
-        self.channel.unregisterProducer()
-        self._unregister()
+        self.let_go()
         self._answer(_page(what, self._body))
-        self.channel.abortConnection()
 
 
 def _page(what: tuple[int, str, str], body: bool) -> bytes:

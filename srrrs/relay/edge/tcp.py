@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -28,7 +30,7 @@ class PublicPortFactory(Factory):
         self.service = service
         self.gate = gate
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         assert addr is not None
         if not self.gate.admit_visitor(addr):
             self._log.warn("too many connections from {peer}", peer=format_address(addr))
@@ -41,8 +43,11 @@ class PublicPortFactory(Factory):
 
 
 class _Visitor(Splice):
+    __slots__ = ("_gate", "_visitor")
+
     def __init__(self, channel: Channel, gate: AcceptGate) -> None:
         super().__init__(channel)
+        self._visitor = channel.visitor
         self._gate = gate
 
     def connectionMade(self) -> None:
@@ -50,7 +55,7 @@ class _Visitor(Splice):
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._gate.visitor_gone(self.channel.visitor)
+        self._gate.visitor_gone(self._visitor)
         super().connectionLost(reason)
         self._gate.closed()
 
