@@ -292,3 +292,14 @@ async def test_localhost_is_found_on_either_family_without_waiting() -> None:
     await port.stopListening()
     with pytest.raises(error.ConnectionRefusedError):
         await endpoint.connect(Factory.forProtocol(Protocol))
+
+
+def test_a_given_up_connection_is_not_tried_the_other_way() -> None:
+    """Cancelling ends the attempt under way and begins no second one."""
+    reactor = MemoryReactorClock()
+    connecting = LocalhostEndpoint(reactor, 8080).connect(Factory.forProtocol(Protocol))
+    failures: list[Any] = []
+    connecting.addErrback(failures.append)
+    connecting.cancel()
+    assert len(failures) == 1
+    assert len(reactor.tcpClients) == 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import error
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -18,11 +18,13 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from srrrs.net.dial import DialError, DialTarget, dial, explain
+from srrrs.net.dial import TURN, DialError, DialTarget, dial, explain
 from srrrs.net.proxy import ProxyError
 from srrrs.net.tls import ServerIdentity
 from srrrs.net.websocket import Denial, HandshakeDenied, HandshakeFailed
 from srrrs.protocol.handshake import Denied, Hello
+from srrrs.relay.edge.listener import TURN_TIMEOUT
+from srrrs.testing import FakeTransport
 from tests.mini_relay import TOKEN, MiniRelay, until
 
 HELLO = Hello("0" * 32, "machine", "srrrs/0", 15.0)
@@ -154,6 +156,75 @@ def test_a_dial_can_be_given_up() -> None:
     dialling.addErrback(failures.append)
     assert failures[0].check(CancelledError)
     assert way.cancelled
+    assert clock.getDelayedCalls() == []
+
+
+@implementer(IStreamClientEndpoint)
+class Connecting(Never):
+    """As Twisted's TCP endpoints: a connection that is given up fails in its own way."""
+
+    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
+        way: Deferred[IProtocol] = Deferred(
+            lambda d: d.errback(error.ConnectingCancelledError("192.0.2.1"))
+        )
+        return way
+
+
+def test_a_connection_that_nobody_takes() -> None:
+    """The deadline's own words, not the address that the endpoint errs with; and a cancelled dial
+    stays a cancelled one."""
+    clock = Clock()
+    failures: list[Any] = []
+    dial(clock, PLAIN, TOKEN, HELLO, timeout=20, endpoint=Connecting()).addErrback(failures.append)
+    clock.advance(20)
+    assert str(failures[0].value) == "relay.example:8000 did not answer within 20 s"
+    dialling = dial(clock, PLAIN, TOKEN, HELLO, timeout=20, endpoint=Connecting())
+    dialling.addErrback(failures.append)
+    dialling.cancel()
+    assert failures[1].check(CancelledError)
+    assert clock.getDelayedCalls() == []
+
+
+@implementer(IStreamClientEndpoint)
+class Standing:
+    """An endpoint whose connection stands at once; the test is its other end."""
+
+    def __init__(self) -> None:
+        self.transport = FakeTransport()
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        protocol = protocolFactory.buildProtocol(None)
+        self.transport.attach(protocol)
+        return succeed(protocol)
+
+
+def test_an_agent_waits_its_turn() -> None:
+    """A relay that has taken the connection may let it wait; from its first byte on it has the
+    deadline of any other."""
+    clock, way = Clock(), Standing()
+    failures: list[Any] = []
+    dial(clock, PLAIN, TOKEN, HELLO, timeout=20, endpoint=way).addErrback(failures.append)
+    assert TURN > TURN_TIMEOUT
+    clock.advance(TURN - 1)
+    way.transport.receive(b"HTTP/1.1 101 ")
+    clock.advance(19)
+    way.transport.receive(b"Switching")
+    assert failures == []
+    clock.advance(1)
+    way.transport.drain()
+    assert str(failures[0].value) == "relay.example:8000 did not answer within 20 s"
+    assert not way.transport.connected
+    assert clock.getDelayedCalls() == []
+
+
+def test_no_agent_waits_for_ever() -> None:
+    clock, way = Clock(), Standing()
+    failures: list[Any] = []
+    dial(clock, PLAIN, TOKEN, HELLO, timeout=20, endpoint=way).addErrback(failures.append)
+    clock.advance(TURN)
+    way.transport.drain()
+    assert str(failures[0].value) == f"relay.example:8000 did not answer within {TURN:g} s"
+    assert not way.transport.connected
     assert clock.getDelayedCalls() == []
 
 

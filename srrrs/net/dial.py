@@ -17,7 +17,7 @@ from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from srrrs.net.carrier import ICarrier
@@ -35,8 +35,13 @@ from srrrs.protocol import handshake
 from srrrs.protocol.errors import CloseCode
 from srrrs.protocol.handshake import Hello, Welcome
 
-#: Seconds from the start of a dial, name lookup and proxy included, to the relay's welcome.
+#: Seconds for the connection, name lookup and proxy included; then again from the relay's first
+#: answer to its welcome.
 DIAL_TIMEOUT: Final = 20.0
+TURN: Final = 75.0
+"""Seconds for a relay that has taken the connection to turn to it: after a restart all its agents
+are at its door at once, and each has its turn. Longer than a relay keeps anybody waiting, so that
+none is served that has given up."""
 
 _PORTS: Final = {"ws": 80, "wss": 443}
 #: Close codes during the handshake that tell of a passing trouble.
@@ -130,31 +135,70 @@ def dial(
     once: one that nobody started is aborted.
 
     :param reactor: provides IReactorTime, IReactorTCP and name resolution.
-    :param timeout: seconds for everything.
+    :param timeout: seconds for the connection, and again from the relay's first answer to its
+        welcome; in between it has :data:`TURN`.
     :param environ: where proxies are named; default: the process's environment.
     :param endpoint: leads to the relay; default: :func:`relay_endpoint`.
     """
+
+    deadline = _Deadline(reactor, timeout, target)
 
     async def attempt() -> tuple[ICarrier, Welcome]:
         try:
             way = endpoint or relay_endpoint(
                 reactor, target, timeout, os.environ if environ is None else environ
             )
-            factory = AgentCarrierFactory(reactor, target.url, token, hello, timeout)
+            factory = AgentCarrierFactory(
+                reactor, target.url, token, hello, max(TURN, timeout) + timeout
+            )
+            factory.answered = lambda: deadline.move(timeout)
             carrier = cast(AgentCarrier, await way.connect(factory))
+            if carrier.heard_nothing:
+                deadline.move(max(TURN, timeout))
             return await carrier.welcomed
         except CancelledError:
             raise
+        except error.ConnectingCancelledError:
+            raise CancelledError from None
         except Exception as problem:
             raise explain(Failure(), target) from problem
 
-    def expired(outcome: Any, after: float) -> Any:
-        if isinstance(outcome, Failure) and outcome.check(CancelledError):
-            raise DialError(f"{target.where} did not answer within {after:g} s")
-        return outcome
-
     dialling: Deferred[tuple[ICarrier, Welcome]] = Deferred.fromCoroutine(attempt())
-    return dialling.addTimeout(timeout, reactor, expired)
+    return deadline.bound(dialling)
+
+
+class _Deadline:
+    """When a dial is given up; moved on as the relay shows that it is there."""
+
+    def __init__(self, clock: IReactorTime, seconds: float, target: DialTarget) -> None:
+        self._seconds = seconds
+        self._target = target
+        self._expired = False
+        self._dialling: Deferred[Any] | None = None
+        self._call = clock.callLater(seconds, self._expire)
+
+    def move(self, seconds: float) -> None:
+        """Give it so many more from now on."""
+        if self._call.active():
+            self._seconds = seconds
+            self._call.reset(seconds)
+
+    def bound(self, dialling: Deferred[Any]) -> Deferred[Any]:
+        """Hold for ``dialling``, and end with it."""
+        self._dialling = dialling
+        return dialling.addBoth(self._ended)
+
+    def _expire(self) -> None:
+        self._expired = True
+        assert self._dialling is not None
+        self._dialling.cancel()
+
+    def _ended(self, outcome: Any) -> Any:
+        if self._call.active():
+            self._call.cancel()
+        if self._expired and isinstance(outcome, Failure):
+            raise DialError(f"{self._target.where} did not answer within {self._seconds:g} s")
+        return outcome
 
 
 def relay_endpoint(

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from zope.interface import implementer
 
@@ -61,13 +62,13 @@ class LocalhostEndpoint:
         first, second = self._endpoints
         try:
             return await first.connect(factory)
-        except CancelledError:
+        except (CancelledError, ConnectingCancelledError):
             raise
         except Exception as failure:
             refused = failure
         try:
             protocol = await second.connect(factory)
-        except CancelledError:
+        except (CancelledError, ConnectingCancelledError):
             raise
         except Exception:
             raise refused from None

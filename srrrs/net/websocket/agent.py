@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +35,7 @@ class AgentCarrier(CarrierBase, WebSocketClientProtocol):  # type: ignore[misc]
 
     _masked = True
     _peer_masks = False
+    heard_nothing = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,6 +44,9 @@ class AgentCarrier(CarrierBase, WebSocketClientProtocol):  # type: ignore[misc]
         self._binding: str | None = None
 
     def dataReceived(self, data: bytes) -> None:
+        if self.heard_nothing:
+            self.heard_nothing = False
+            self.factory.answered()
         if self.state == WebSocketProtocol.STATE_CONNECTING:
             head = self.data + data
             if len(head) > MAX_ANSWER_HEAD and b"\r\n\r\n" not in head[:MAX_ANSWER_HEAD]:
@@ -112,6 +117,8 @@ class AgentCarrierFactory(WebSocketClientFactory):
 
     protocol = AgentCarrier
     log = NoLog()
+    answered: Callable[[], None] = staticmethod(lambda: None)
+    """Called at the relay's first byte."""
     noisy = False
 
     def __init__(
