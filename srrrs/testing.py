@@ -478,6 +478,9 @@ class MemoryCarrier:
 
     # --- ICarrier -----------------------------------------------------------------------
 
+    def detach(self) -> None:
+        self._handler = None
+
     def start(self, handler: ICarrierHandler) -> None:
         self._handler = handler
         if self.lost:

@@ -30,6 +30,10 @@ from tests.mini_relay import TOKEN, MiniRelay, until
 HELLO = Hello("0" * 32, "machine", "srrrs/0", 15.0)
 
 
+def say_hello(nonce: str) -> Hello:
+    return HELLO
+
+
 # --- edge URLs
 
 
@@ -138,7 +142,7 @@ class Never:
 def test_one_deadline_covers_the_whole_dial() -> None:
     clock, way = Clock(), Never()
     failures: list[Any] = []
-    dial(clock, PLAIN, TOKEN, HELLO, timeout=20, endpoint=way).addErrback(failures.append)
+    dial(clock, PLAIN, TOKEN, say_hello, timeout=20, endpoint=way).addErrback(failures.append)
     clock.advance(19.9)
     assert failures == []
     clock.advance(0.1)
@@ -150,7 +154,7 @@ def test_one_deadline_covers_the_whole_dial() -> None:
 
 def test_a_dial_can_be_given_up() -> None:
     clock, way = Clock(), Never()
-    dialling = dial(clock, PLAIN, TOKEN, HELLO, timeout=20, endpoint=way)
+    dialling = dial(clock, PLAIN, TOKEN, say_hello, timeout=20, endpoint=way)
     dialling.cancel()
     failures: list[Any] = []
     dialling.addErrback(failures.append)
@@ -175,10 +179,10 @@ def test_a_connection_that_nobody_takes() -> None:
     stays a cancelled one."""
     clock = Clock()
     failures: list[Any] = []
-    dial(clock, PLAIN, TOKEN, HELLO, timeout=20, endpoint=Connecting()).addErrback(failures.append)
+    dial(clock, PLAIN, TOKEN, say_hello, timeout=20, endpoint=Connecting()).addErrback(failures.append)
     clock.advance(20)
     assert str(failures[0].value) == "relay.example:8000 did not answer within 20 s"
-    dialling = dial(clock, PLAIN, TOKEN, HELLO, timeout=20, endpoint=Connecting())
+    dialling = dial(clock, PLAIN, TOKEN, say_hello, timeout=20, endpoint=Connecting())
     dialling.addErrback(failures.append)
     dialling.cancel()
     assert failures[1].check(CancelledError)
@@ -203,7 +207,7 @@ def test_an_agent_waits_its_turn() -> None:
     deadline of any other."""
     clock, way = Clock(), Standing()
     failures: list[Any] = []
-    dial(clock, PLAIN, TOKEN, HELLO, timeout=20, endpoint=way).addErrback(failures.append)
+    dial(clock, PLAIN, TOKEN, say_hello, timeout=20, endpoint=way).addErrback(failures.append)
     assert TURN > TURN_TIMEOUT
     clock.advance(TURN - 1)
     way.transport.receive(b"HTTP/1.1 101 ")
@@ -220,7 +224,7 @@ def test_an_agent_waits_its_turn() -> None:
 def test_no_agent_waits_for_ever() -> None:
     clock, way = Clock(), Standing()
     failures: list[Any] = []
-    dial(clock, PLAIN, TOKEN, HELLO, timeout=20, endpoint=way).addErrback(failures.append)
+    dial(clock, PLAIN, TOKEN, say_hello, timeout=20, endpoint=way).addErrback(failures.append)
     clock.advance(TURN)
     way.transport.drain()
     assert str(failures[0].value) == f"relay.example:8000 did not answer within {TURN:g} s"
@@ -235,13 +239,13 @@ def test_an_endpoint_that_fails_is_explained() -> None:
             return fail(error.ConnectionRefusedError())
 
     failures: list[Any] = []
-    dial(Clock(), PLAIN, TOKEN, HELLO, endpoint=Refusing()).addErrback(failures.append)
+    dial(Clock(), PLAIN, TOKEN, say_hello, endpoint=Refusing()).addErrback(failures.append)
     assert "refuses" in str(failures[0].value)
 
 
 async def failure_of(reactor: Any, url: str, token: str = TOKEN, **options: Any) -> DialError:
     with pytest.raises(DialError) as caught:
-        await dial(reactor, DialTarget.from_url(url), token, HELLO, environ={}, **options)
+        await dial(reactor, DialTarget.from_url(url), token, say_hello, environ={}, **options)
     return caught.value
 
 
@@ -260,7 +264,7 @@ async def test_a_relay_welcomes() -> None:
         relay = MiniRelay(reactor)
         relay.listen()
         target = DialTarget.from_url(f"ws://relay.localhost:{relay.number}")
-        carrier, welcome = await dial(reactor, target, TOKEN, HELLO, environ={})
+        carrier, welcome = await dial(reactor, target, TOKEN, say_hello, environ={})
         assert welcome.tunnel == "t1"
         assert relay.tokens == [TOKEN]
         assert relay.tunnels[0].hello == HELLO
@@ -367,7 +371,7 @@ async def test_tls_relays_are_known_by_their_certificate(tmp_path: Path) -> None
         async def attempt(host: str, pin: str | None) -> DialError | None:
             target = DialTarget.from_url(f"wss://{host}:{relay.number}/tunnel", pin=pin)
             try:
-                carrier, _ = await dial(reactor, target, TOKEN, HELLO, environ={})
+                carrier, _ = await dial(reactor, target, TOKEN, say_hello, environ={})
             except DialError as problem:
                 return problem
             carrier.abort()

@@ -301,7 +301,7 @@ async def test_a_relay_behind_a_proxy_welcomes() -> None:
     target = DialTarget.from_url("ws://relay.invalid:8000/tunnel", insecure=True)
     environ = {"http_proxy": f"http://user:pw@127.0.0.1:{port.getHost().port}"}
     hello = Hello("0" * 32, "machine", "srrrs/0", 15.0)
-    carrier, welcome = await dial(reactor, target, TOKEN, hello, environ=environ)
+    carrier, welcome = await dial(reactor, target, TOKEN, lambda _: hello, environ=environ)
     assert welcome.tunnel == "t1"
     assert seen[0].head.startswith(b"CONNECT relay.invalid:8000 HTTP/1.1\r\n")
     carrier.abort()

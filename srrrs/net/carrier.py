@@ -33,6 +33,9 @@ class ICarrier(Interface):
     def abort() -> None:
         """End at once."""
 
+    def detach() -> None:
+        """Tell the handler nothing any more, not even the end."""
+
 
 class ICarrierHandler(Interface):
     """Whom a carrier tells; in practice a :class:`srrrs.net.tunnel.Tunnel`."""

@@ -123,7 +123,7 @@ def dial(
     reactor: Any,
     target: DialTarget,
     token: str,
-    hello: Hello,
+    make_hello: Callable[[str], Hello],
     *,
     timeout: float = DIAL_TIMEOUT,
     environ: Mapping[str, str] | None = None,
@@ -135,6 +135,7 @@ def dial(
     once: one that nobody started is aborted.
 
     :param reactor: provides IReactorTime, IReactorTCP and name resolution.
+    :param make_hello: from the nonce that the relay says first to what to say.
     :param timeout: seconds for the connection, and again from the relay's first answer to its
         welcome; in between it has :data:`TURN`.
     :param environ: where proxies are named; default: the process's environment.
@@ -149,7 +150,7 @@ def dial(
                 reactor, target, timeout, os.environ if environ is None else environ
             )
             factory = AgentCarrierFactory(
-                reactor, target.url, token, hello, max(TURN, timeout) + timeout
+                reactor, target.url, token, make_hello, max(TURN, timeout) + timeout
             )
             factory.answered = lambda: deadline.move(timeout)
             carrier = cast(AgentCarrier, await way.connect(factory))

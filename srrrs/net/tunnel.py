@@ -1,56 +1,50 @@
-"""A tunnel: the protocol core on a carrier, with its timers.
+"""A tunnel: the protocol core on one carrier after another, with its timers.
 
-It only dispatches: bytes to the core, the core's output to the carrier once a reactor turn, and
-heartbeats on its own clock (``SPEC.md``, *Heartbeats*).
+It only dispatches: bytes to the core, the core's output to the carrier once a reactor turn. What
+happens to it when is in :mod:`srrrs.protocol.lifecycle`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from srrrs.net.address import visitor_address, visitor_text
 from srrrs.net.carrier import ICarrier, ICarrierHandler
 from srrrs.net.channel import Channel
+from srrrs.net.heartbeat import Heartbeat
 from srrrs.net.turn import Pending, next_turn
-from srrrs.protocol.errors import CloseCode, ProtocolError, ResetCode, TunnelGone
+from srrrs.protocol.errors import FINAL, CloseCode, ProtocolError, ResetCode, TunnelGone
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import ControlFrame
+from srrrs.protocol.lifecycle import TRANSITIONS, Action, Input, State
 from srrrs.protocol.mux import Limits, Multiplexer, Role
-from srrrs.protocol.session import Session
+from srrrs.protocol.session import REPLAY, Session
 from srrrs.protocol.stream import Stream
 
 MESSAGE: Final = 512 * 1024
 """Bytes of session that one message carries at about the most."""
 MESSAGES_A_TURN: Final = 4
 """Messages sent before the reactor gets to serve others."""
-SILENCE: Final = 2.5
-"""Heartbeat intervals without a byte after which the carrier is given up."""
-MAX_PINGS: Final = 64
-"""Pings under way at a time."""
+JOINED: Final = 16 * 1024
+"""Bytes of a message up to which it is kept for a replay as one piece."""
 SMOOTHING: Final = 1 / 8
 """Weight of a new round-trip sample (RFC 6298, 2.3)."""
-
-_PING = Struct("!Q")
 
 
 @dataclass(frozen=True, slots=True)
 class TunnelLost:
-    """How a tunnel ended: a close code where one was given, and a line for people."""
+    """How a tunnel, or one of its carriers, ended: a close code where one was given, and a line
+    for people."""
 
     code: int | None
     reason: str
-
-
-class TunnelEnded(Exception):
-    """A wait on a tunnel was overtaken by the tunnel's end."""
 
 
 class ITunnelHandler(Interface):
@@ -61,6 +55,12 @@ class ITunnelHandler(Interface):
 
     def control_received(frame: ControlFrame) -> None:
         """A service frame or GOAWAY."""
+
+    def tunnel_parked(lost: TunnelLost) -> None:
+        """The carrier broke; the session waits for another."""
+
+    def tunnel_resumed(replayed: int) -> None:
+        """The session goes on, on another carrier; ``replayed`` bytes are sent again."""
 
     def tunnel_lost(lost: TunnelLost) -> None:
         """The end, once."""
@@ -73,6 +73,7 @@ class Tunnel:
     :param clock: the reactor, for the turn's flush, heartbeats and deadlines.
     :param budget: this tunnel's own, a child of the process's.
     :param host: what channels give as their host address.
+    :ivar grace: seconds for which the session is kept after a carrier's end.
     """
 
     _log = Logger()
@@ -87,30 +88,34 @@ class Tunnel:
         host: IAddress | None = None,
     ) -> None:
         self.mux = Multiplexer(role, self, limits, budget)
-        # Nothing is kept for a resumption yet: a lost carrier ends the tunnel.
         self.session = Session(replay=None)
+        self.state = State.NEW
+        self.grace = 0.0
         self.rtt: float | None = None
-        self.heartbeat = 0.0
         self.ended: TunnelLost | None = None
+        self.parked_at: float | None = None
+        self.resumptions = 0
         self._clock = clock
         self._handler = handler
         self._host = host
+        self._budget = budget
         self._carrier: ICarrier | None = None
-        self._writable = True
+        # Ended, its carrier's closing handshake still under way.
+        self._closing = False
+        self._writable = False
+        # Whether the replay buffer is what holds the output up.
+        self._full = False
         self._next_turn = next_turn(clock)
         self._flush_call: Pending | None = None
-        self._beat_call: IDelayedCall | None = None
-        self._ping_due = 0.0
-        self._ping_number = 0
-        self._pings: dict[bytes, tuple[float, Deferred[float] | None]] = {}
+        self._grace_call: IDelayedCall | None = None
+        self._heartbeat = Heartbeat(clock, self._silent, self._sampled)
         self._closed_waiters: list[Deferred[None]] = []
-        self._carrier_gone = False
 
     # --- for the relay and the agent ----------------------------------------------------
 
     @property
     def peer(self) -> IAddress | None:
-        """Where the other end is, once attached."""
+        """Where the other end is, while there is a carrier."""
         return None if self._carrier is None else self._carrier.peer
 
     @property
@@ -118,16 +123,39 @@ class Tunnel:
         """Streams open now."""
         return len(self.mux.streams)
 
-    def attach(self, carrier: ICarrier, heartbeat: float) -> None:
-        """Go on over ``carrier``, whose handshake is done; ``heartbeat`` in seconds."""
-        self._carrier = carrier
-        self.heartbeat = heartbeat
-        self.mux.peer_frame = carrier.peer_frame
-        self._ping_due = self._clock.seconds()
-        carrier.start(self)
-        if self.ended is None:
-            self._beat()
-            self.output_ready()
+    @property
+    def parked(self) -> bool:
+        """Whether the session waits for a carrier."""
+        return self.state is State.PARKED
+
+    def attach(self, carrier: ICarrier, heartbeat: float, grace: float = 0.0) -> None:
+        """Begin on ``carrier``, whose handshake is done.
+
+        :param heartbeat: seconds.
+        :param grace: seconds for which the session is kept after a carrier's end; 0: not at all.
+        :raises RuntimeError: it has begun already.
+        """
+        self._input(Input.ATTACHED, (carrier, heartbeat, grace))
+
+    def check_resume(self, received: int) -> None:
+        """Whether a peer that has parsed ``received`` bytes can be gone on with.
+
+        :raises TunnelGone: the tunnel has ended, or keeps no session.
+        :raises ProtocolError: it cannot have parsed so many; the tunnel has ended now.
+        """
+        if self.ended is not None or self.session.replay is None:
+            raise TunnelGone
+        if not self.session.acked <= received <= self.session.sent:
+            error = ProtocolError("a resume from where it cannot be")
+            self._fail(error)
+            raise error
+
+    def resume(self, carrier: ICarrier, heartbeat: float, received: int) -> None:
+        """Go on over ``carrier``, whose handshake is done, after :meth:`check_resume`.
+
+        :param received: the session bytes that the peer has parsed.
+        """
+        self._input(Input.RESUMED, (carrier, heartbeat, received))
 
     def open(self, service_id: int, visitor: IAddress) -> Channel:
         """Open a stream for a visitor (relay only).
@@ -146,41 +174,36 @@ class Tunnel:
             self.mux.send_control(frame)
 
     def ping(self) -> Deferred[float]:
-        """Ask for a sign of life; fires with the round trip in seconds. Cancellable.
-
-        Errs with :class:`TunnelEnded` where the tunnel ends first.
-        """
-        payload = b""
-
-        def forget(_: Deferred[float]) -> None:
-            self._pings.pop(payload, None)
-
-        waiter: Deferred[float] = Deferred(forget)
-        if self.ended is not None or self._carrier is None or len(self._pings) >= MAX_PINGS:
-            waiter.errback(TunnelEnded("the tunnel cannot be asked"))
-            return waiter
-        payload = self._send_ping(waiter)
-        return waiter
+        """Ask for a sign of life, as :meth:`Heartbeat.ping`."""
+        return self._heartbeat.ping()
 
     def close(self, code: CloseCode, reason: str) -> None:
         """End the tunnel: what is queued goes out, streams are reset, the carrier is closed."""
         if self.ended is not None:
             return
         self._flush()
-        self._end(TunnelLost(code, reason))
-        if self._carrier is not None:
-            self._carrier.close(code, reason)
+        carrier = self._carrier
+        self._closing = carrier is not None
+        self._input(Input.END, TunnelLost(code, reason))
+        if carrier is not None:
+            carrier.close(code, reason)
 
     def abort(self, reason: str) -> None:
         """End the tunnel and its carrier at once."""
-        self._end(TunnelLost(None, reason))
-        if self._carrier is not None:
-            self._carrier.abort()
+        carrier = self._carrier
+        self._closing = carrier is not None
+        self._input(Input.END, TunnelLost(None, reason))
+        if carrier is not None:
+            carrier.abort()
+
+    def expire(self, reason: str) -> None:
+        """Give up a session that waits for a carrier."""
+        self._input(Input.EXPIRED, TunnelLost(None, reason))
 
     def when_closed(self) -> Deferred[None]:
-        """Fires once the carrier is gone too."""
+        """Fires once the tunnel has ended and its carrier is gone too."""
         waiter: Deferred[None] = Deferred(self._closed_waiters.remove)
-        if self._carrier_gone or (self._carrier is None and self.ended is not None):
+        if self.ended is not None and not self._closing:
             waiter.callback(None)
         else:
             self._closed_waiters.append(waiter)
@@ -199,7 +222,7 @@ class Tunnel:
         except ProtocolError as error:
             self._fail(error)
             return
-        if self.session.parsed(end - start) and self.ended is None:
+        if self.session.parsed(end - start) and carrier is self._carrier:
             carrier.send_ack(self.session.acknowledge())
 
     def ack_received(self, count: int) -> None:
@@ -207,31 +230,26 @@ class Tunnel:
             self.session.acknowledged(count)
         except ProtocolError as error:
             self._fail(error)
+            return
+        if self._full:
+            self._full = False
+            self._flush()
 
     def ponged(self, payload: bytes) -> None:
-        sent_at, waiter = self._pings.pop(payload, (None, None))
-        if sent_at is None:
-            return
-        sample = self._clock.seconds() - sent_at
-        self.rtt = sample if self.rtt is None else self.rtt + SMOOTHING * (sample - self.rtt)
-        self.mux.rtt = self.rtt
-        if waiter is not None:
-            waiter.callback(sample)
+        self._heartbeat.ponged(payload)
 
     def pause_writing(self) -> None:
         self._writable = False
 
     def resume_writing(self) -> None:
         self._writable = True
-        if self.ended is None:
-            self._flush()
+        self._flush()
 
     def carrier_lost(self, code: int | None, reason: str) -> None:
-        self._carrier_gone = True
-        self._end(TunnelLost(code, reason))
-        waiters, self._closed_waiters = self._closed_waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
+        self._carrier = None
+        self._closing = False
+        self._input(Input.CLOSED if code in FINAL else Input.BROKEN, TunnelLost(code, reason))
+        self._tell_closed()
 
     # --- from the multiplexer -----------------------------------------------------------
 
@@ -249,10 +267,10 @@ class Tunnel:
 
     def output_ready(self) -> None:
         # A whole turn's frames travel as one message.
-        if self._flush_call is None and self._writable and self._carrier is not None:
+        if self._flush_call is None and self._writable:
             self._flush_call = self._next_turn(self._turn)
 
-    # --- within -------------------------------------------------------------------------
+    # --- output -------------------------------------------------------------------------
 
     def _turn(self) -> None:
         self._flush_call = None
@@ -263,15 +281,24 @@ class Tunnel:
             self.abort("internal error")
 
     def _flush(self) -> None:
-        carrier, mux = self._carrier, self.mux
+        carrier, mux, session = self._carrier, self.mux, self.session
         if carrier is None or self.ended is not None:
             return
         for _ in range(MESSAGES_A_TURN):
             if not self._writable:
                 return
-            chunks, size = mux.take(MESSAGE)
+            if session.pending:
+                carrier.send(*session.again(MESSAGE))
+                continue
+            space = session.space
+            if space == 0:
+                self._full = True
+                return
+            chunks, size = mux.take(MESSAGE if space is None else min(space, MESSAGE))
             if size:
-                self.session.record(chunks, size)
+                if size <= JOINED and space is not None:
+                    chunks = [b"".join(chunks)]
+                session.record(chunks, size)
                 carrier.send(chunks, size)
             # Once it has none left, it announces the next.
             if not mux.has_output:
@@ -279,52 +306,115 @@ class Tunnel:
         if self._flush_call is None:
             self._flush_call = self._next_turn(self._turn)
 
-    def _beat(self) -> None:
-        """Send the ping that is due, notice silence, and come back for whichever is next."""
-        self._beat_call = None
-        carrier = self._carrier
-        assert carrier is not None
-        now = self._clock.seconds()
-        silent_at = carrier.heard_at + SILENCE * self.heartbeat
-        if now >= silent_at:
-            reason = f"nothing heard for {now - carrier.heard_at:.1f} s"
-            self._end(TunnelLost(CloseCode.SILENCE, reason))
-            carrier.abort()
-            return
-        if now >= self._ping_due:
-            self._ping_due = now + self.heartbeat
-            if len(self._pings) < MAX_PINGS:
-                self._send_ping(None)
-        self._beat_call = self._clock.callLater(
-            max(0.0, min(self._ping_due, silent_at) - now), self._beat
-        )
+    # --- the lifecycle ------------------------------------------------------------------
 
-    def _send_ping(self, waiter: Deferred[float] | None) -> bytes:
-        assert self._carrier is not None
-        self._ping_number += 1
-        payload = _PING.pack(self._ping_number)
-        self._pings[payload] = (self._clock.seconds(), waiter)
-        self._carrier.ping(payload)
-        return payload
+    def _input(self, event: Input, detail: Any) -> None:
+        self.state, actions = TRANSITIONS[self.state, event]
+        for action in actions:
+            _ACTIONS[action](self, detail)
+
+    def _do_start(self, detail: tuple[ICarrier, float, float]) -> None:
+        carrier, heartbeat, self.grace = detail
+        if self.grace:
+            self.session = Session(REPLAY, self._budget)
+        self._take(carrier, heartbeat)
+
+    def _do_drop(self, detail: Any) -> None:
+        carrier, self._carrier = self._carrier, None
+        self._stop()
+        if carrier is not None:
+            carrier.detach()
+            carrier.abort()
+
+    def _do_replay(self, detail: tuple[ICarrier, float, int]) -> None:
+        carrier, heartbeat, received = detail
+        replayed = self.session.resume(received)
+        self.parked_at = None
+        self.resumptions += 1
+        if self._grace_call is not None:
+            self._grace_call.cancel()
+            self._grace_call = None
+        self._handler.tunnel_resumed(replayed)
+        if self.ended is None:
+            self._take(carrier, heartbeat)
+
+    def _do_park(self, lost: TunnelLost) -> None:
+        self._stop()
+        if not self.grace:
+            self._input(Input.END, lost)
+            return
+        self.parked_at = self._clock.seconds()
+        self._grace_call = self._clock.callLater(self.grace, self._expired)
+        self._handler.tunnel_parked(lost)
+
+    def _do_finish(self, lost: TunnelLost) -> None:
+        self.ended = lost
+        self.parked_at = None
+        self._stop()
+        if self._grace_call is not None:
+            self._grace_call.cancel()
+            self._grace_call = None
+        self.mux.close(ResetCode.GONE, lost.reason)
+        self.session.close()
+        self._heartbeat.end(lost.reason)
+        self._handler.tunnel_lost(lost)
+        self._tell_closed()
+
+    def _do_refuse(self, detail: Any) -> None:
+        raise RuntimeError(f"a tunnel that is {self.state.value} cannot take this carrier")
+
+    def _take(self, carrier: ICarrier, heartbeat: float) -> None:
+        self._carrier = carrier
+        self._writable = True
+        self.mux.peer_frame = carrier.peer_frame
+        carrier.start(self)
+        if carrier is self._carrier and self.ended is None:
+            self._heartbeat.start(carrier, heartbeat)
+            self.output_ready()
+
+    def _stop(self) -> None:
+        self._writable = self._full = False
+        if self._flush_call is not None:
+            self._flush_call.cancel()
+            self._flush_call = None
+        self._heartbeat.stop()
+
+    def _expired(self) -> None:
+        self._grace_call = None
+        self.expire("its agent did not come back in time")
+
+    def _silent(self, reason: str) -> None:
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            carrier.detach()
+            carrier.abort()
+        self._input(Input.BROKEN, TunnelLost(CloseCode.SILENCE, reason))
+
+    def _sampled(self, sample: float) -> None:
+        self.rtt = sample if self.rtt is None else self.rtt + SMOOTHING * (sample - self.rtt)
+        self.mux.rtt = self.rtt
 
     def _fail(self, error: ProtocolError) -> None:
         self._log.warn("the peer broke the protocol: {reason}", reason=error.reason)
-        self._end(TunnelLost(error.code, error.reason))
-        if self._carrier is not None:
-            self._carrier.close(error.code, error.reason)
+        carrier = self._carrier
+        self._closing = carrier is not None
+        self._input(Input.END, TunnelLost(error.code, error.reason))
+        if carrier is not None:
+            carrier.close(error.code, error.reason)
 
-    def _end(self, lost: TunnelLost) -> None:
-        if self.ended is not None:
+    def _tell_closed(self) -> None:
+        if self.ended is None or self._closing:
             return
-        self.ended = lost
-        if self._flush_call is not None:
-            self._flush_call.cancel()
-        if self._beat_call is not None:
-            self._beat_call.cancel()
-        self._flush_call = self._beat_call = None
-        self.mux.close(ResetCode.GONE, lost.reason)
-        pings, self._pings = self._pings, {}
-        for _, waiter in pings.values():
-            if waiter is not None:
-                waiter.errback(Failure(TunnelEnded(lost.reason)))
-        self._handler.tunnel_lost(lost)
+        waiters, self._closed_waiters = self._closed_waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+
+
+_ACTIONS: Final[dict[Action, Callable[[Tunnel, Any], None]]] = {
+    Action.START: Tunnel._do_start,
+    Action.DROP: Tunnel._do_drop,
+    Action.REPLAY: Tunnel._do_replay,
+    Action.PARK: Tunnel._do_park,
+    Action.FINISH: Tunnel._do_finish,
+    Action.REFUSE: Tunnel._do_refuse,
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 
 class ResetCode(IntEnum):
@@ -38,6 +39,19 @@ class CloseCode(IntEnum):
     LIMIT = 4006
     TAKEN_OVER = 4007
     HANDSHAKE_TIMEOUT = 4008
+
+
+FINAL: Final = frozenset(
+    {
+        CloseCode.PROTOCOL,
+        CloseCode.REPLACED,
+        CloseCode.REVOKED,
+        CloseCode.SHUTDOWN,
+        CloseCode.VERSION,
+        CloseCode.LIMIT,
+    }
+)
+"""The codes by which the peer ends the tunnel; after any other end of a carrier it can go on."""
 
 
 class ProtocolError(Exception):

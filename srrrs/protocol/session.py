@@ -10,15 +10,24 @@ full buffer would hold up the very thing that empties it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
 from srrrs.protocol.errors import ProtocolError
+from srrrs.protocol.flow import Budget
 
 REPLAY: Final = 4 * 1024 * 1024
-"""Bytes that may be sent and not yet acknowledged."""
+"""Bytes that may be sent and not yet acknowledged, to begin with."""
+MAX_REPLAY: Final = 64 * 1024 * 1024
+"""Bytes that this grows to where it is what limits the tunnel: bandwidth times delay of 2.5 Gbit/s
+at 200 ms."""
+MIN_REPLAY: Final = 64 * 1024
+"""Bytes that it may always hold, however scarce memory is, or a tunnel could come to a stand with
+nothing under way whose acknowledgement lets it go on."""
 ACK_EVERY: Final = 256 * 1024
 """Bytes parsed after which an acknowledgement is due."""
+_SLACK: Final = 64 * 1024
 
 
 class Kind(IntEnum):
@@ -35,34 +44,93 @@ FIRST_OPTIONAL_KIND: Final = 128
 class Session:
     """The counters and the replay buffer of one end.
 
-    :param replay: bytes kept at the most; ``None`` keeps nothing and needs no acknowledgements.
+    :param replay: bytes kept at the most, to begin with; ``None`` keeps nothing and needs no
+        acknowledgements.
+    :param budget: is charged what is kept, to within 64 KiB.
+    :param maximum: bytes that ``replay`` grows to where it is what limits the tunnel.
     """
 
-    __slots__ = ("_acked_to_peer", "_chunks", "_replay", "acked", "received", "sent")
+    __slots__ = (
+        "_acked_to_peer",
+        "_again",
+        "_again_size",
+        "_budget",
+        "_charged",
+        "_chunks",
+        "_maximum",
+        "_was_full",
+        "acked",
+        "received",
+        "replay",
+        "sent",
+    )
 
-    def __init__(self, replay: int | None = REPLAY) -> None:
-        self._replay = replay
+    def __init__(
+        self,
+        replay: int | None = REPLAY,
+        budget: Budget | None = None,
+        maximum: int = MAX_REPLAY,
+    ) -> None:
+        self.replay = replay
+        self._maximum = maximum
+        self._budget = budget
+        self._charged = 0
+        # What was sent and is not acknowledged.
         self._chunks: deque[bytes] = deque()
+        # The part of it that is still to be sent again on this carrier, and its size.
+        self._again: deque[bytes] = deque()
+        self._again_size = 0
         self._acked_to_peer = 0
+        self._was_full = False
         self.sent = 0
         self.acked = 0
         self.received = 0
 
     @property
-    def space(self) -> int | None:
-        """Bytes that may be sent now; ``None``: any number."""
-        return None if self._replay is None else self._replay - (self.sent - self.acked)
+    def held(self) -> int:
+        """Bytes in the replay buffer."""
+        return self.sent - self.acked if self.replay is not None else 0
 
-    def record(self, chunks: list[bytes], size: int) -> None:
+    @property
+    def under_way(self) -> int:
+        """Bytes sent on this carrier and not acknowledged."""
+        return self.sent - self.acked - self._again_size
+
+    @property
+    def pending(self) -> int:
+        """Bytes that are still to be sent again on this carrier."""
+        return self._again_size
+
+    @property
+    def space(self) -> int | None:
+        """Bytes that may be sent for the first time now; ``None``: any number."""
+        if self.replay is None:
+            return None
+        held = self.sent - self.acked
+        if held < self.replay:
+            if held < MIN_REPLAY or self._budget is None or not self._budget.exhausted:
+                return self.replay - held
+        else:
+            self._was_full = True
+        return 0
+
+    def record(self, chunks: Sequence[bytes], size: int) -> None:
         """Chunks of ``size`` bytes together were handed to the carrier."""
         self.sent += size
-        if self._replay is not None:
+        if self.replay is not None:
             self._chunks.extend(chunks)
+            if self.sent - self.acked - self._charged > _SLACK:
+                self._charge()
 
     def parsed(self, size: int) -> bool:
         """Count parsed bytes; whether an acknowledgement is due."""
         self.received += size
-        return self._replay is not None and self.received - self._acked_to_peer >= ACK_EVERY
+        return self.replay is not None and self.received - self._acked_to_peer >= ACK_EVERY
+
+    @property
+    def owes(self) -> bool:
+        """Whether bytes were parsed that are not acknowledged yet."""
+        return self.replay is not None and self.received > self._acked_to_peer
 
     def acknowledge(self) -> int:
         """The count to tell the peer now."""
@@ -72,9 +140,9 @@ class Session:
     def acknowledged(self, count: int) -> None:
         """The peer has parsed ``count`` bytes; an older count than known is ignored.
 
-        :raises ProtocolError: it claims more than was sent.
+        :raises ProtocolError: it claims more than was sent to it.
         """
-        if count > self.sent:
+        if count > self.sent - self._again_size:
             raise ProtocolError("an acknowledgement of bytes that were never sent")
         if count <= self.acked:
             return
@@ -89,14 +157,68 @@ class Session:
             else:
                 chunks[0] = chunks[0][drop:]
                 drop = 0
+        charged = self._charged
+        if charged and (not chunks or charged - (self.sent - count) > _SLACK):
+            self._charge()
+        if self._was_full:
+            self._was_full = False
+            self._grow()
 
-    def resume(self, peer_received: int) -> tuple[list[bytes], int]:
-        """The bytes to send first on a new carrier, and their number.
+    def _grow(self) -> None:
+        # It was full, and acknowledgements come: so it holds less than bandwidth times delay.
+        if self.replay is not None and (self._budget is None or not self._budget.scarce):
+            self.replay = max(self.replay, min(self.replay * 2, self._maximum))
+
+    def resume(self, peer_received: int) -> int:
+        """Begin on a new carrier; the number of bytes that :meth:`again` gives first.
 
         :param peer_received: how far the peer says that it got.
-        :raises ProtocolError: that is not a place between the last acknowledgement and the end.
+        :raises ProtocolError: that is no place between the last acknowledgement and the end.
         """
         if peer_received < self.acked:
             raise ProtocolError("a resume from before what was acknowledged")
+        if peer_received > self.sent:
+            raise ProtocolError("a resume from beyond what was sent")
+        self._again.clear()
+        self._again_size = 0
         self.acknowledged(peer_received)
-        return list(self._chunks), self.sent - self.acked
+        self._again.extend(self._chunks)
+        self._again_size = self.sent - self.acked
+        # The peer is told how far we got by the resume itself.
+        self._acked_to_peer = self.received
+        return self._again_size
+
+    def again(self, limit: int) -> tuple[list[bytes], int]:
+        """Up to ``limit`` of the bytes that are to be sent again: the chunks and their total."""
+        out: list[bytes] = []
+        total = 0
+        again = self._again
+        while again and total < limit:
+            chunk = again.popleft()
+            if total + len(chunk) > limit:
+                size = limit - total
+                again.appendleft(chunk[size:])
+                chunk = chunk[:size]
+            out.append(chunk)
+            total += len(chunk)
+        self._again_size -= total
+        return out, total
+
+    def close(self) -> None:
+        """The session has ended: nothing is kept any more."""
+        self._chunks.clear()
+        self._again.clear()
+        self._again_size = 0
+        self.acked = self.sent
+        self._charge()
+        self.replay = None
+
+    def _charge(self) -> None:
+        held = self.sent - self.acked
+        change, self._charged = held - self._charged, held
+        if self._budget is None:
+            return
+        if change > 0:
+            self._budget.charge(change)
+        else:
+            self._budget.release(-change)

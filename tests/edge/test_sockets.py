@@ -121,7 +121,7 @@ class Relay:
         scheme = "wss" if tls else "ws"
         hello = Hello("0" * 32, "machine", "srrrs/0", 15.0)
         factory = AgentCarrierFactory(
-            self.reactor, f"{scheme}://localhost:{self.number}/tunnel", token, hello
+            self.reactor, f"{scheme}://localhost:{self.number}/tunnel", token, lambda _: hello
         )
         carrier: Any = await self.endpoint(tls).connect(factory)
         end = End(self.reactor, Role.AGENT)

@@ -44,6 +44,8 @@ class Side:
         self.channels: list[Channel] = []
         self.control: list[ControlFrame] = []
         self.lost: list[TunnelLost] = []
+        self.parked: list[TunnelLost] = []
+        self.resumed: list[int] = []
         self.serve: Callable[[Channel], None] = lambda channel: None
         self.budget = budget
         self.tunnel = Tunnel(clock, role, self, limits, budget)
@@ -54,6 +56,12 @@ class Side:
 
     def control_received(self, frame: ControlFrame) -> None:
         self.control.append(frame)
+
+    def tunnel_parked(self, lost: TunnelLost) -> None:
+        self.parked.append(lost)
+
+    def tunnel_resumed(self, replayed: int) -> None:
+        self.resumed.append(replayed)
 
     def tunnel_lost(self, lost: TunnelLost) -> None:
         self.lost.append(lost)

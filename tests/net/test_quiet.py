@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 
 from srrrs.net.websocket import AgentCarrierFactory
 from srrrs.testing import FakeTransport, connect
-from tests.net.test_websocket import HELLO, TOKEN, Relay
+from tests.net.test_websocket import HELLO, TOKEN, Relay, say_hello
 
 
 class Unprintable:
@@ -28,7 +28,7 @@ class Portless(FakeTransport):
 
 
 def agents(clock: Clock) -> Any:
-    return AgentCarrierFactory(clock, "ws://localhost:8000/tunnel", TOKEN, HELLO)
+    return AgentCarrierFactory(clock, "ws://localhost:8000/tunnel", TOKEN, say_hello)
 
 
 def test_options_are_not_rendered() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from srrrs.net.tunnel import MAX_PINGS, MESSAGES_A_TURN, SILENCE, TunnelEnded, TunnelLost
+from srrrs.net.heartbeat import MAX_PINGS, SILENCE, TunnelEnded
+from srrrs.net.tunnel import MESSAGES_A_TURN, TunnelLost
 from srrrs.protocol import frames
 from srrrs.protocol.errors import CloseCode, ResetCode
 from srrrs.protocol.flow import BASE_WINDOW

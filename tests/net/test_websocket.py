@@ -47,6 +47,10 @@ BEARER = f"Authorization: Bearer {TOKEN}\r\n"
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
+def say_hello(nonce: str) -> Hello:
+    return HELLO
+
+
 # --- a WebSocket peer made by hand ------------------------------------------------------------
 
 
@@ -199,7 +203,7 @@ class Both:
         self.clock = Clock()
         self.relay = Relay(self.clock)
         self.handler = Handler()
-        factory = AgentCarrierFactory(self.clock, "ws://localhost:8000/tunnel", token, HELLO)
+        factory = AgentCarrierFactory(self.clock, "ws://localhost:8000/tunnel", token, say_hello)
         self.agent: Any = factory.buildProtocol(None)
         self.welcomed: list[Any] = []
         self.agent.welcomed.addCallback(self._start).addBoth(self.welcomed.append)
@@ -227,7 +231,7 @@ class Web:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        factory = AgentCarrierFactory(self.clock, "ws://localhost:8000", TOKEN, HELLO)
+        factory = AgentCarrierFactory(self.clock, "ws://localhost:8000", TOKEN, say_hello)
         self.agent: Any = factory.buildProtocol(None)
         self.welcomed: list[Any] = []
         self.agent.welcomed.addErrback(lambda failure: failure.value)
@@ -440,7 +444,7 @@ def test_a_welcome_that_nobody_takes() -> None:
     """A carrier whose welcome starts nothing is aborted, not left open."""
     clock = Clock()
     relay = Relay(clock)
-    agent: Any = AgentCarrierFactory(clock, "ws://localhost", TOKEN, HELLO).buildProtocol(None)
+    agent: Any = AgentCarrierFactory(clock, "ws://localhost", TOKEN, say_hello).buildProtocol(None)
     connection = connect(agent, relay.factory.buildProtocol(None))
     connection.flush()
     assert not connection.a.connected
@@ -875,7 +879,7 @@ async def test_over_tcp() -> None:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", number)
 
         async def dial(token: str) -> Any:
-            factory = AgentCarrierFactory(reactor, f"ws://127.0.0.1:{number}", token, HELLO)
+            factory = AgentCarrierFactory(reactor, f"ws://127.0.0.1:{number}", token, say_hello)
             agent: Any = await endpoint.connect(factory)
             result: Deferred[Any] = agent.welcomed
 

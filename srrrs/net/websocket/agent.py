@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from srrrs.net.websocket.base import HANDSHAKE_TIMEOUT, MAX_ANSWER_HEAD, OPTIONS
 from srrrs.net.websocket.errors import Denial, HandshakeDenied, HandshakeFailed
 from srrrs.protocol import handshake
 from srrrs.protocol.errors import ProtocolError
-from srrrs.protocol.handshake import Denied, Hello, Welcome
+from srrrs.protocol.handshake import Challenge, Denied, Hello, Welcome
 from srrrs.protocol.mux import MAX_FRAME
 
 
@@ -42,6 +43,7 @@ class AgentCarrier(CarrierBase, WebSocketClientProtocol):  # type: ignore[misc]
         self.welcomed: Deferred[tuple[AgentCarrier, Welcome]] = Deferred(lambda _: self.abort())
         self._failure: Exception | None = None
         self._binding: str | None = None
+        self._challenged = False
 
     def dataReceived(self, data: bytes) -> None:
         if self.heard_nothing:
@@ -73,12 +75,18 @@ class AgentCarrier(CarrierBase, WebSocketClientProtocol):  # type: ignore[misc]
                 self._failure = HandshakeFailed("what answers there is no relay")
         super().failHandshake(reason)  # type: ignore[no-untyped-call]
 
-    def opened(self) -> None:
-        self._binding = self.channel_binding()
-        self.say(replace(self.factory.hello, binding=self._binding))
-
     def handshake_message(self, payload: bytes) -> None:
-        answer = handshake.decode_answer(payload)
+        answer: Challenge | Denied | Welcome
+        if not self._challenged:
+            answer = handshake.decode_challenge(payload)
+            if isinstance(answer, Challenge):
+                self._challenged = True
+                self._binding = self.channel_binding()
+                hello = self.factory.make_hello(answer.nonce)
+                self.say(replace(hello, binding=self._binding))
+                return
+        else:
+            answer = handshake.decode_answer(payload)
         if isinstance(answer, Denied):
             self._failure = HandshakeDenied(answer)
             self.close(1000, "")
@@ -113,6 +121,7 @@ class AgentCarrierFactory(WebSocketClientFactory):
 
     :param url: the edge URL, ``ws:`` or ``wss:``.
     :param token: the secret, sent as a bearer token (RFC 6750, 2.1).
+    :param make_hello: from the relay's nonce to what to say.
     """
 
     protocol = AgentCarrier
@@ -126,7 +135,7 @@ class AgentCarrierFactory(WebSocketClientFactory):
         reactor: IReactorTime,
         url: str,
         token: str,
-        hello: Hello,
+        make_hello: Callable[[str], Hello],
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
     ) -> None:
         parts = urlsplit(url)
@@ -143,7 +152,7 @@ class AgentCarrierFactory(WebSocketClientFactory):
             serverConnectionDropTimeout=0, version=18, **OPTIONS
         )
         self.clock = reactor
-        self.hello = hello
+        self.make_hello = make_hello
         self.handshake_timeout = handshake_timeout
 
     def buildProtocol(self, addr: IAddress | None) -> AgentCarrier:

@@ -25,7 +25,7 @@ from srrrs.net.websocket.binary import FrameReader, binary_frame
 from srrrs.net.websocket.quiet import QuietProtocol
 from srrrs.protocol import handshake
 from srrrs.protocol.errors import CloseCode, ProtocolError
-from srrrs.protocol.handshake import Denied, Hello, Welcome
+from srrrs.protocol.handshake import Challenge, Denied, Hello, Welcome
 from srrrs.protocol.mux import MAX_FRAME
 from srrrs.protocol.session import FIRST_OPTIONAL_KIND, Kind
 
@@ -136,6 +136,9 @@ class CarrierBase(QuietProtocol):
             self._unregister()
             self.transport.abortConnection()
 
+    def detach(self) -> None:
+        self._handler = None
+
     def handshake_over(self) -> None:
         """Whoever limits handshakes puts itself here, to be told that this one has ended."""
 
@@ -150,7 +153,7 @@ class CarrierBase(QuietProtocol):
             return None
         return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"").hex()
 
-    def say(self, message: Hello | Welcome | Denied) -> None:
+    def say(self, message: Challenge | Hello | Welcome | Denied) -> None:
         """Send a handshake message."""
         if self.state == _OPEN:
             self.sendMessage(handshake.encode(message))  # type: ignore[attr-defined]

@@ -18,8 +18,9 @@ from srrrs._version import __version__
 from srrrs.net.websocket.base import HANDSHAKE_TIMEOUT, OPTIONS, CarrierBase, NoLog
 from srrrs.net.websocket.errors import Denial
 from srrrs.protocol import handshake
-from srrrs.protocol.handshake import Denied, Hello, Welcome
+from srrrs.protocol.handshake import Challenge, Denied, Hello, Welcome
 from srrrs.protocol.mux import MAX_FRAME
+from srrrs.protocol.resumption import new_nonce
 
 
 class RelayCarrier(CarrierBase, WebSocketServerProtocol):  # type: ignore[misc]
@@ -27,6 +28,8 @@ class RelayCarrier(CarrierBase, WebSocketServerProtocol):  # type: ignore[misc]
 
     identity: Any = None
     _binding: str | None = None
+    nonce = ""
+    """What the agent's proof is to be made for."""
 
     def onConnect(self, request: Any) -> str:
         if handshake.SUBPROTOCOL not in request.protocols:
@@ -57,6 +60,10 @@ class RelayCarrier(CarrierBase, WebSocketServerProtocol):  # type: ignore[misc]
             lines.append('WWW-Authenticate: Bearer realm="srrrs"')
         lines += [f"{name}: {value}" for name, value in responseHeaders or ()]
         self.sendData("\r\n".join([*lines, "", ""]).encode() + body)
+
+    def opened(self) -> None:
+        self.nonce = new_nonce()
+        self.say(Challenge(self.nonce))
 
     def handshake_message(self, payload: bytes) -> None:
         hello = handshake.decode_hello(payload)
