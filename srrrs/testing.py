@@ -445,6 +445,15 @@ class MemoryCarrier:
             self._handler.resume_writing()
         return moved
 
+    def deliver_part(self, size: int) -> None:
+        """Let the other end have the first ``size`` bytes of the next message, if that carries
+        session bytes; the rest is lost, as in a cut, which is to follow."""
+        other = self.other
+        if self.outbox and other._handler is not None and not other.lost:
+            kind, payload = self.outbox.popleft()
+            if kind == "data" and payload[:size]:
+                other._take(kind, payload[:size])
+
     def cut(self, reason: str = "the connection was cut") -> None:
         """The connection breaks: both ends are told, and what is under way is lost."""
         for end in (self, self.other):

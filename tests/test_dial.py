@@ -179,7 +179,9 @@ def test_a_connection_that_nobody_takes() -> None:
     stays a cancelled one."""
     clock = Clock()
     failures: list[Any] = []
-    dial(clock, PLAIN, TOKEN, say_hello, timeout=20, endpoint=Connecting()).addErrback(failures.append)
+    dial(clock, PLAIN, TOKEN, say_hello, timeout=20, endpoint=Connecting()).addErrback(
+        failures.append
+    )
     clock.advance(20)
     assert str(failures[0].value) == "relay.example:8000 did not answer within 20 s"
     dialling = dial(clock, PLAIN, TOKEN, say_hello, timeout=20, endpoint=Connecting())

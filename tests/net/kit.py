@@ -76,8 +76,11 @@ class Pair:
         heartbeat: float = HEARTBEAT,
         carrier_buffer: int = CARRIER_BUFFER,
         budget: int = 256 << 20,
+        grace: float = 0.0,
     ) -> None:
         self.clock = Clock()
+        self._buffer = carrier_buffer
+        self._heartbeat = heartbeat
         limits = limits or Limits()
         self.relay = Side(self.clock, Role.RELAY, limits, Budget(budget))
         self.agent = Side(self.clock, Role.AGENT, limits, Budget(budget))
@@ -85,8 +88,17 @@ class Pair:
         self.relay_carrier: MemoryCarrier
         self.agent_carrier: MemoryCarrier
         self.relay_carrier, self.agent_carrier = carriers(self.clock, carrier_buffer)
-        self.relay.tunnel.attach(self.relay_carrier, heartbeat)
-        self.agent.tunnel.attach(self.agent_carrier, heartbeat)
+        self.relay.tunnel.attach(self.relay_carrier, heartbeat, grace)
+        self.agent.tunnel.attach(self.agent_carrier, heartbeat, grace)
+
+    def redial(self) -> None:
+        """Another carrier, on which both ends go on, as after a handshake."""
+        self.relay_carrier, self.agent_carrier = carriers(self.clock, self._buffer)
+        told = {side: side.tunnel.session.received for side in (self.relay, self.agent)}
+        self.relay.tunnel.check_resume(told[self.agent])
+        self.relay.tunnel.resume(self.relay_carrier, self._heartbeat, told[self.agent])
+        self.agent.tunnel.check_resume(told[self.relay])
+        self.agent.tunnel.resume(self.agent_carrier, self._heartbeat, told[self.relay])
 
     def turn(self) -> None:
         """A turn of the reactor, in which nothing moves between the ends."""
