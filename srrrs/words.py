@@ -10,6 +10,9 @@ class Word(StrEnum):
     """A change of state, named once for every place that shows it."""
 
     CONNECTED = "connected"  #: the relay accepted this tunnel
+    PARKED = "parked"  #: the tunnel's connection broke; its streams wait for another
+    RESUMED = "resumed"  #: the streams go on, on another connection
+    EXPIRED = "expired"  #: they have waited too long, and were reset
     DISCONNECTED = "disconnected"  #: the tunnel ended
     RETRYING = "retrying"  #: a dial failed; another follows
     READY = "ready"  #: a service has its public address

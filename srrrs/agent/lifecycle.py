@@ -4,6 +4,8 @@
 
     IDLE ─start─▶ DIALLING ─welcomed─▶ CONNECTED ─lost─▶ WAITING ─due─▶ DIALLING …
                      └──────failed──────────────────────▶┘
+    CONNECTED ─parked─▶ PARKED ─resumed, welcomed─▶ CONNECTED
+                           └────lost─▶ WAITING
     any ─stop─▶ STOPPING ─(the dial or the tunnel has ended, or the deadline is due)─▶ STOPPED
 
 Pure: :class:`srrrs.agent.service.Agent` carries the actions out.
@@ -21,6 +23,7 @@ class State(Enum):
     IDLE = "idle"
     DIALLING = "dialling"
     CONNECTED = "connected"
+    PARKED = "parked"
     WAITING = "waiting"
     STOPPING = "stopping"
     STOPPED = "stopped"
@@ -32,7 +35,9 @@ class Input(Enum):
     START = "told to start"
     STOP = "told to stop"
     WELCOMED = "the relay accepted the tunnel"
+    RESUMED = "the relay goes on with the session"
     FAILED = "the dial failed"
+    PARKED = "the tunnel's carrier broke"
     LOST = "the tunnel ended"
     CLOSED = "the last tunnel's carrier is gone too"
     DUE = "the timer of this state ran out"
@@ -43,6 +48,10 @@ class Action(Enum):
 
     DIAL = "dial the relay"
     ATTACH = "take the tunnel into use and register the services"
+    REDIAL = "dial until the session goes on"
+    HALT = "give those dials up"
+    GO_ON = "take the carrier into the old tunnel"
+    GIVE_UP = "end the old tunnel, which the relay does not know any more"
     DISCARD = "abort a tunnel that nobody waits for any more"
     SCHEDULE = "set the timer for the next dial"
     UNSCHEDULE = "drop the timer"
@@ -58,6 +67,8 @@ TRANSITIONS: Final[dict[tuple[State, Input], tuple[State, tuple[Action, ...]]]] 
     (_S.IDLE, _I.START): (_S.DIALLING, (_A.DIAL,)),
     (_S.IDLE, _I.STOP): (_S.STOPPED, (_A.FINISH,)),
     (_S.IDLE, _I.WELCOMED): (_S.IDLE, (_A.DISCARD,)),
+    (_S.IDLE, _I.RESUMED): (_S.IDLE, (_A.DISCARD,)),
+    (_S.IDLE, _I.PARKED): (_S.IDLE, ()),
     (_S.IDLE, _I.FAILED): (_S.IDLE, ()),
     (_S.IDLE, _I.LOST): (_S.IDLE, ()),
     (_S.IDLE, _I.CLOSED): (_S.IDLE, ()),
@@ -65,6 +76,8 @@ TRANSITIONS: Final[dict[tuple[State, Input], tuple[State, tuple[Action, ...]]]] 
     (_S.DIALLING, _I.START): (_S.DIALLING, ()),
     (_S.DIALLING, _I.STOP): (_S.STOPPING, (_A.CANCEL_DIAL,)),
     (_S.DIALLING, _I.WELCOMED): (_S.CONNECTED, (_A.ATTACH,)),
+    (_S.DIALLING, _I.RESUMED): (_S.DIALLING, (_A.DISCARD,)),
+    (_S.DIALLING, _I.PARKED): (_S.DIALLING, ()),
     (_S.DIALLING, _I.FAILED): (_S.WAITING, (_A.SCHEDULE,)),
     (_S.DIALLING, _I.LOST): (_S.DIALLING, ()),
     (_S.DIALLING, _I.CLOSED): (_S.DIALLING, ()),
@@ -72,13 +85,27 @@ TRANSITIONS: Final[dict[tuple[State, Input], tuple[State, tuple[Action, ...]]]] 
     (_S.CONNECTED, _I.START): (_S.CONNECTED, ()),
     (_S.CONNECTED, _I.STOP): (_S.STOPPING, (_A.CLOSE,)),
     (_S.CONNECTED, _I.WELCOMED): (_S.CONNECTED, (_A.DISCARD,)),
+    (_S.CONNECTED, _I.RESUMED): (_S.CONNECTED, (_A.DISCARD,)),
+    (_S.CONNECTED, _I.PARKED): (_S.PARKED, (_A.REDIAL,)),
     (_S.CONNECTED, _I.FAILED): (_S.CONNECTED, ()),
     (_S.CONNECTED, _I.LOST): (_S.WAITING, (_A.SCHEDULE,)),
     (_S.CONNECTED, _I.CLOSED): (_S.CONNECTED, ()),
     (_S.CONNECTED, _I.DUE): (_S.CONNECTED, ()),
+    (_S.PARKED, _I.START): (_S.PARKED, ()),
+    (_S.PARKED, _I.STOP): (_S.STOPPED, (_A.HALT, _A.ABORT, _A.FINISH)),
+    (_S.PARKED, _I.WELCOMED): (_S.CONNECTED, (_A.HALT, _A.GIVE_UP, _A.ATTACH)),
+    (_S.PARKED, _I.RESUMED): (_S.CONNECTED, (_A.HALT, _A.GO_ON)),
+    (_S.PARKED, _I.PARKED): (_S.PARKED, ()),
+    # Its dials go on at their own pace.
+    (_S.PARKED, _I.FAILED): (_S.PARKED, ()),
+    (_S.PARKED, _I.LOST): (_S.WAITING, (_A.HALT, _A.SCHEDULE)),
+    (_S.PARKED, _I.CLOSED): (_S.PARKED, ()),
+    (_S.PARKED, _I.DUE): (_S.PARKED, ()),
     (_S.WAITING, _I.START): (_S.WAITING, ()),
     (_S.WAITING, _I.STOP): (_S.STOPPED, (_A.UNSCHEDULE, _A.FINISH)),
     (_S.WAITING, _I.WELCOMED): (_S.WAITING, (_A.DISCARD,)),
+    (_S.WAITING, _I.RESUMED): (_S.WAITING, (_A.DISCARD,)),
+    (_S.WAITING, _I.PARKED): (_S.WAITING, ()),
     (_S.WAITING, _I.FAILED): (_S.WAITING, ()),
     (_S.WAITING, _I.LOST): (_S.WAITING, ()),
     (_S.WAITING, _I.CLOSED): (_S.WAITING, ()),
@@ -87,6 +114,9 @@ TRANSITIONS: Final[dict[tuple[State, Input], tuple[State, tuple[Action, ...]]]] 
     (_S.STOPPING, _I.STOP): (_S.STOPPING, ()),
     # The welcome won the race against the cancellation.
     (_S.STOPPING, _I.WELCOMED): (_S.STOPPED, (_A.DISCARD, _A.UNSCHEDULE, _A.FINISH)),
+    (_S.STOPPING, _I.RESUMED): (_S.STOPPING, (_A.DISCARD,)),
+    # Nobody is there to confirm anything.
+    (_S.STOPPING, _I.PARKED): (_S.STOPPED, (_A.ABORT, _A.UNSCHEDULE, _A.FINISH)),
     (_S.STOPPING, _I.FAILED): (_S.STOPPED, (_A.UNSCHEDULE, _A.FINISH)),
     # Its carrier still has its closing handshake to do.
     (_S.STOPPING, _I.LOST): (_S.STOPPING, ()),
@@ -95,6 +125,8 @@ TRANSITIONS: Final[dict[tuple[State, Input], tuple[State, tuple[Action, ...]]]] 
     (_S.STOPPED, _I.START): (_S.DIALLING, (_A.DIAL,)),
     (_S.STOPPED, _I.STOP): (_S.STOPPED, (_A.FINISH,)),
     (_S.STOPPED, _I.WELCOMED): (_S.STOPPED, (_A.DISCARD,)),
+    (_S.STOPPED, _I.RESUMED): (_S.STOPPED, (_A.DISCARD,)),
+    (_S.STOPPED, _I.PARKED): (_S.STOPPED, ()),
     (_S.STOPPED, _I.FAILED): (_S.STOPPED, ()),
     (_S.STOPPED, _I.LOST): (_S.STOPPED, ()),
     (_S.STOPPED, _I.CLOSED): (_S.STOPPED, ()),

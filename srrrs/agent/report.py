@@ -23,6 +23,9 @@ _GREEN, _YELLOW, _RED, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 _COLOURS: Final = {
     Word.CONNECTED: _GREEN,
     Word.READY: _GREEN,
+    Word.RESUMED: _GREEN,
+    Word.PARKED: _YELLOW,
+    Word.EXPIRED: _YELLOW,
     Word.DISCONNECTED: _YELLOW,
     Word.RETRYING: _YELLOW,
     Word.WITHDRAWN: _YELLOW,
@@ -57,6 +60,26 @@ class Reporter:
             {"relay": relay, "tunnel": tunnel},
             f"{Word.CONNECTED} to {relay}",
         )
+
+    def parked(self, reason: str, grace: float) -> None:
+        """The tunnel's connection broke; its streams wait for another, ``grace`` seconds."""
+        self._emit(
+            Word.PARKED,
+            {"reason": reason, "grace": grace},
+            f"{Word.PARKED}: {reason}; streams wait for up to {grace:g} s",
+        )
+
+    def resumed(self, relay: str, tunnel: str, replayed: int, away: float) -> None:
+        """The tunnel's streams go on after ``away`` seconds; ``replayed`` bytes were sent again."""
+        self._emit(
+            Word.RESUMED,
+            {"relay": relay, "tunnel": tunnel, "replayed": replayed, "away": _rounded(away)},
+            f"{Word.RESUMED} after {away:.1f} s, {replayed} bytes sent again",
+        )
+
+    def expired(self, reason: str) -> None:
+        """The tunnel's streams have waited in vain, and were reset."""
+        self._emit(Word.EXPIRED, {"reason": reason}, f"{Word.EXPIRED}: {reason}")
 
     def disconnected(self, reason: str, retry: float | None) -> None:
         """The tunnel ended. ``retry``: seconds to the next dial, or None when none follows."""

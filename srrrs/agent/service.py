@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.application import service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -22,6 +22,7 @@ from srrrs.agent.backends import EndpointBackend, IBackend, backend_endpoint
 from srrrs.agent.identity import default_instance, new_run
 from srrrs.agent.lifecycle import TRANSITIONS, Action, Input, State
 from srrrs.agent.report import Reporter, process_reporter
+from srrrs.agent.resuming import REDIAL_EVERY, Attempt, ForeignRelay, Held, Redialler
 from srrrs.agent.services import PublishedService, Services
 from srrrs.config import AgentConfig, AgentLimits, ConfigError, TokenUnavailable
 from srrrs.net.backoff import Backoff
@@ -29,12 +30,14 @@ from srrrs.net.carrier import ICarrier
 from srrrs.net.channel import Channel
 from srrrs.net.dial import DialError, DialTarget, dial
 from srrrs.net.tunnel import ITunnelHandler, Tunnel, TunnelLost
-from srrrs.protocol.errors import CloseCode, ResetCode
+from srrrs.protocol.errors import CloseCode, ProtocolError, ResetCode, TunnelGone
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import ControlFrame, Goaway
 from srrrs.protocol.handshake import Hello, Welcome
 from srrrs.protocol.mux import Limits, Role
 
+#: Seconds for which streams wait for another connection, unless told otherwise.
+GRACE: Final = 60.0
 #: Seconds that withdrawing the services and closing the tunnel may take when the agent stops.
 STOP_TIMEOUT: Final = 8.0
 
@@ -43,8 +46,11 @@ _STUBBORN: Final = frozenset(
     {CloseCode.PROTOCOL, CloseCode.VERSION, CloseCode.LIMIT, CloseCode.REPLACED}
 )
 
-Dial = Callable[[str, Hello], Deferred[tuple[ICarrier, Welcome]]]
-"""From a token and a hello to the relay's answer; errbacks with :exc:`DialError`."""
+Dial = Callable[
+    [str, Callable[[str], Hello], Callable[[], None]], Deferred[tuple[ICarrier, Welcome]]
+]
+"""From a token, what makes a hello for the relay's nonce, and what to call once TCP connects, to
+the relay's answer; errbacks with :exc:`DialError`."""
 MakeTunnel = Callable[[ITunnelHandler], Tunnel]
 """A tunnel that waits for its carrier."""
 
@@ -57,12 +63,22 @@ class _Link:
         self._agent = agent
         self.dialling: Deferred[None] | None = None
         self.tunnel: Tunnel | None = None
+        self.held: Held | None = None
+        # The relay's name for the tunnel.
+        self.number = ""
+        self.parked_at = 0.0
 
     def stream_opened(self, channel: Channel, service_id: int) -> None:
         self._agent._stream_opened(self, channel, service_id)
 
     def control_received(self, frame: ControlFrame) -> None:
         self._agent._control_received(self, frame)
+
+    def tunnel_parked(self, lost: TunnelLost) -> None:
+        self._agent._tunnel_parked(self, lost)
+
+    def tunnel_resumed(self, replayed: int) -> None:
+        self._agent._tunnel_resumed(self, replayed)
 
     def tunnel_lost(self, lost: TunnelLost) -> None:
         self._agent._tunnel_lost(self, lost)
@@ -75,6 +91,7 @@ class Agent(service.Service):
     :param relay: the edge URL, for people.
     :param instance: which machine this is.
     :param heartbeat: the interval to ask for, seconds.
+    :param grace: the seconds to ask for that streams wait when the connection breaks; 0: none.
     :param token: reads the token, at each dial; may raise
         :exc:`srrrs.config.TokenUnavailable`.
     :param dial: dials the relay.
@@ -101,13 +118,22 @@ class Agent(service.Service):
         reporter: Reporter,
         random: Callable[[], float] = random.random,
         stop_timeout: float = STOP_TIMEOUT,
+        grace: float = GRACE,
+        frame: int | None = None,
     ) -> None:
         self.run = new_run()
         self.state = State.IDLE
         self.services = Services(clock, random, self)
         self._clock = clock
         self._relay = relay
-        self._hello = Hello(self.run, instance, f"srrrs/{__version__}", heartbeat)
+        self._hello = Hello(
+            self.run,
+            instance,
+            f"srrrs/{__version__}",
+            heartbeat,
+            frame=frame,
+            grace=grace or None,
+        )
         self._token = token
         self._dial = dial
         self._make_tunnel = make_tunnel
@@ -115,6 +141,7 @@ class Agent(service.Service):
         self._backoff = Backoff(random)
         self._stop_timeout = stop_timeout
         self._link: _Link | None = None
+        self._redialler = Redialler(clock, random, self._dial_again)
         self._timer: IDelayedCall | None = None
         self._stopped: list[Deferred[None]] = []
         self._told: str | None = None
@@ -190,13 +217,19 @@ class Agent(service.Service):
         self._timer = None
         self._input(Input.DUE)
 
-    async def _attempt(self, link: _Link) -> None:
+    async def _attempt(
+        self, attempt: Attempt, answered: Callable[[], None]
+    ) -> tuple[ICarrier, Welcome]:
         try:
             token = self._token()
         except TokenUnavailable as problem:
             raise DialError(str(problem), heals=False) from None
-        carrier, welcome = await self._dial(token, self._hello)
-        # No await from here on: a carrier that is not started at once is aborted.
+        return await self._dial(token, attempt.hello, answered)
+
+    # No wait from here on: a carrier that is not started at once is aborted.
+
+    def _welcomed(self, answer: tuple[ICarrier, Welcome], link: _Link) -> None:
+        carrier, welcome = answer
         if link is self._link:
             self._input(Input.WELCOMED, (link, carrier, welcome))
         else:
@@ -205,12 +238,50 @@ class Agent(service.Service):
     def _dial_ended(self, failure: Failure, link: _Link) -> None:
         if link is not self._link:
             return
+        self._input(Input.FAILED, self._problem(failure, self.state is State.DIALLING))
+
+    def _problem(self, failure: Failure, loud: bool) -> DialError:
         problem = failure.value
-        if not isinstance(problem, DialError):
-            if self.state is State.DIALLING:
-                self._log.failure("a dial failed in an unexpected way", failure)
-            problem = DialError(f"the dial failed: {failure.getErrorMessage()}")
-        self._input(Input.FAILED, problem)
+        if isinstance(problem, DialError):
+            return problem
+        if loud:
+            self._log.failure("a dial failed in an unexpected way", failure)
+        return DialError(f"the dial failed: {failure.getErrorMessage()}")
+
+    def _dial_again(self, answered: Callable[[], None]) -> Deferred[None]:
+        """One dial of those for a parked session."""
+        link = self._link
+        attempt = Attempt(self._hello, None if link is None else link.held)
+        dialling = Deferred.fromCoroutine(self._attempt(attempt, answered))
+        return dialling.addCallbacks(
+            self._welcomed_again,
+            self._dial_again_failed,
+            callbackArgs=(attempt,),
+        ).addErrback(lambda failure: self._log.failure("the agent's dialling failed", failure))
+
+    def _welcomed_again(self, answer: tuple[ICarrier, Welcome], attempt: Attempt) -> None:
+        carrier, welcome = answer
+        link = self._link
+        try:
+            resumed = attempt.goes_on(welcome)
+        except ForeignRelay as problem:
+            carrier.abort()
+            self._log.error("{problem}", problem=str(problem))
+            return
+        if link is None or link.held is not attempt.held:
+            carrier.abort()
+        elif resumed:
+            self._input(Input.RESUMED, (link, carrier, welcome))
+        else:
+            self._input(Input.WELCOMED, (_Link(self), carrier, welcome))
+
+    def _dial_again_failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        problem = self._problem(failure, self.state is State.PARKED)
+        if self.state is State.PARKED and self._told != str(problem):
+            self._told = str(problem)
+            self._reporter.retrying(str(problem), REDIAL_EVERY[1], problem.heals)
 
     def _stream_opened(self, link: _Link, channel: Channel, service_id: int) -> None:
         if link is self._link:
@@ -226,9 +297,23 @@ class Agent(service.Service):
         else:
             self.services.received(frame)
 
+    def _tunnel_parked(self, link: _Link, lost: TunnelLost) -> None:
+        if link is self._link and link.tunnel is not None:
+            link.parked_at = self._clock.seconds()
+            self._told = None
+            self._reporter.parked(lost.reason.rstrip("."), link.tunnel.grace)
+            self._input(Input.PARKED, lost)
+
+    def _tunnel_resumed(self, link: _Link, replayed: int) -> None:
+        if link is self._link:
+            away = self._clock.seconds() - link.parked_at
+            self._reporter.resumed(self._relay, link.number, replayed, away)
+
     def _tunnel_lost(self, link: _Link, lost: TunnelLost) -> None:
         if link is self._link:
             self.services.down()
+            if self.state is State.PARKED:
+                self._reporter.expired(lost.reason)
             self._input(Input.LOST, lost)
 
     # --- actions --------------------------------------------------------------------------------
@@ -236,20 +321,28 @@ class Agent(service.Service):
     def _do_dial(self, _: Any) -> None:
         self._began = True
         link = self._link = _Link(self)
-        link.dialling = Deferred.fromCoroutine(self._attempt(link))
-        link.dialling.addErrback(self._dial_ended, link)
+        attempt = Attempt(self._hello, None)
+        dialling = Deferred.fromCoroutine(self._attempt(attempt, lambda: None))
+        link.dialling = dialling.addCallbacks(
+            self._welcomed, self._dial_ended, callbackArgs=(link,), errbackArgs=(link,)
+        )
         link.dialling.addErrback(
             lambda failure: self._log.failure("the agent's dialling failed", failure)
         )
 
     def _do_attach(self, detail: tuple[_Link, ICarrier, Welcome]) -> None:
         link, carrier, welcome = detail
+        self._link = link
         self._backoff.reset()
         self._told = None
         self._reporter.connected(self._relay, welcome.tunnel)
+        grant = welcome.grant
         try:
             tunnel = link.tunnel = self._make_tunnel(link)
-            tunnel.attach(carrier, welcome.heartbeat)
+            link.number = welcome.tunnel
+            if grant is not None:
+                link.held = Held.of(grant, tunnel)
+            tunnel.attach(carrier, welcome.heartbeat, 0.0 if grant is None else grant.grace)
             # A carrier that broke meanwhile has told so already.
             if link is self._link and self.state is State.CONNECTED:
                 self.services.up(tunnel.send_control)
@@ -260,6 +353,32 @@ class Agent(service.Service):
                 link.tunnel.abort("a fault in the agent")
             elif self.state is State.CONNECTED:
                 self._input(Input.LOST, TunnelLost(None, "a fault in the agent"))
+
+    def _do_redial(self, _: Any) -> None:
+        self._redialler.start()
+
+    def _do_halt(self, _: Any) -> None:
+        self._redialler.stop()
+
+    def _do_go_on(self, detail: tuple[_Link, ICarrier, Welcome]) -> None:
+        link, carrier, welcome = detail
+        self._told = None
+        assert link.tunnel is not None
+        assert welcome.resumed is not None
+        try:
+            link.tunnel.check_resume(welcome.resumed.received)
+            link.tunnel.resume(carrier, welcome.heartbeat, welcome.resumed.received)
+        except (TunnelGone, ProtocolError):
+            # It has told so, as every end does.
+            carrier.abort()
+
+    def _do_give_up(self, _: Any) -> None:
+        link, self._link = self._link, None
+        self.services.down()
+        if link is not None and link.tunnel is not None:
+            reason = "the relay does not know this session any more"
+            self._reporter.expired(reason)
+            link.tunnel.expire(reason)
 
     def _do_discard(self, detail: tuple[_Link, ICarrier, Welcome]) -> None:
         detail[1].abort()
@@ -329,6 +448,10 @@ class Agent(service.Service):
 _ACTIONS: Final[dict[Action, Callable[[Agent, Any], None]]] = {
     Action.DIAL: Agent._do_dial,
     Action.ATTACH: Agent._do_attach,
+    Action.REDIAL: Agent._do_redial,
+    Action.HALT: Agent._do_halt,
+    Action.GO_ON: Agent._do_go_on,
+    Action.GIVE_UP: Agent._do_give_up,
     Action.DISCARD: Agent._do_discard,
     Action.SCHEDULE: Agent._do_schedule,
     Action.UNSCHEDULE: Agent._do_unschedule,
@@ -350,11 +473,13 @@ def agent_for(
     heartbeat: float,
     limits: AgentLimits,
     budget: Budget,
+    grace: float = GRACE,
 ) -> Agent:
     """An agent that dials ``target`` for real.
 
     :param instance: default: derived from the machine and the user.
     :param heartbeat: seconds.
+    :param grace: seconds for which streams wait when the connection breaks.
     :param budget: the process's; the agent's tunnels get a part of it.
     """
     mux_limits = Limits(
@@ -371,11 +496,18 @@ def agent_for(
         instance=instance or default_instance(),
         heartbeat=heartbeat,
         token=token,
-        dial=lambda secret, hello: dial(
-            reactor, target, secret, hello, timeout=limits.handshake_timeout
+        dial=lambda secret, make_hello, answered: dial(
+            reactor,
+            target,
+            secret,
+            make_hello,
+            timeout=limits.handshake_timeout,
+            answered=answered,
         ),
         make_tunnel=make_tunnel,
         reporter=reporter,
+        grace=grace,
+        frame=limits.frame_bytes,
     )
 
 

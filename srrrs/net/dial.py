@@ -128,6 +128,7 @@ def dial(
     timeout: float = DIAL_TIMEOUT,
     environ: Mapping[str, str] | None = None,
     endpoint: IStreamClientEndpoint | None = None,
+    answered: Callable[[], None] = lambda: None,
 ) -> Deferred[tuple[ICarrier, Welcome]]:
     """Dial a relay; fires with its carrier and welcome, errbacks with :exc:`DialError`.
 
@@ -140,6 +141,7 @@ def dial(
         welcome; in between it has :data:`TURN`.
     :param environ: where proxies are named; default: the process's environment.
     :param endpoint: leads to the relay; default: :func:`relay_endpoint`.
+    :param answered: called once TCP connects.
     """
 
     deadline = _Deadline(reactor, timeout, target)
@@ -154,6 +156,7 @@ def dial(
             )
             factory.answered = lambda: deadline.move(timeout)
             carrier = cast(AgentCarrier, await way.connect(factory))
+            answered()
             if carrier.heard_nothing:
                 deadline.move(max(TURN, timeout))
             return await carrier.welcomed
