@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
+from typing import Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
+
+HOSTS_KEPT: Final = 1024
+"""Hosts whose reading is kept."""
 
 
 def visitor_text(address: IAddress) -> str:
@@ -19,14 +24,20 @@ def visitor_address(text: str) -> IAddress:
     """The address that :func:`visitor_text` wrote; anything odd reads as an unnamed UNIX socket."""
     host, _, port = text.partition(" ")
     try:
-        ip = ip_address(host)
+        kind, host = _read_host(host)
         number = int(port)
     except ValueError:
         return UNIXAddress(None)
     if not 0 <= number < 65536:
         return UNIXAddress(None)
-    kind = IPv4Address if ip.version == 4 else IPv6Address
-    return kind("TCP", str(ip), number)
+    return kind("TCP", host, number)
+
+
+# Visitors come back, and many come through one proxy.
+@lru_cache(maxsize=HOSTS_KEPT)
+def _read_host(host: str) -> tuple[type[IPv4Address | IPv6Address], str]:
+    ip = ip_address(host)
+    return (IPv4Address if ip.version == 4 else IPv6Address), str(ip)
 
 
 def format_address(address: IAddress) -> str:

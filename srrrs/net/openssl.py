@@ -10,6 +10,7 @@ For the reactor's thread alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from OpenSSL import SSL
@@ -23,124 +24,136 @@ OUTPUT: Final = GROUP + 2048
 """Bytes that are sent together: a group's records, with what TLS adds to them."""
 
 NOTHING: Final = WantReadError()
-"""What :meth:`Calls.read` gives where the peer's next bytes are waited for."""
+"""What :meth:`Records.read` gives where the peer's next bytes are waited for."""
+DRAINED: Final = WantReadError()
+"""The same where only data came since, so that OpenSSL can have nothing to say to the peer."""
 
 
-class Calls(Protocol):
+class Records(Protocol):
     """How bytes get into and out of a connection that has memory BIOs."""
 
-    def feed(self, connection: Connection, data: bytes, start: int, stop: int) -> None:
+    def feed(self, data: bytes, start: int, stop: int) -> None:
         """Take a part of what the peer sent."""
 
-    def read(self, connection: Connection) -> tuple[bytes, Error | None]:
+    def read(self) -> tuple[bytes, Error | None]:
         """What is decrypted, at most a group, and what ended it; ``None`` if more is there."""
 
-    def write(self, connection: Connection, data: bytes, start: int, stop: int) -> int:
+    def write(self, data: bytes, start: int, stop: int) -> int:
         """Encrypt a part of ``data``; how many bytes of it were taken, at least one.
 
         :raises Error: as ``Connection.send``.
         """
 
-    def outgoing(self, connection: Connection) -> bytes:
-        """What is to be sent to the peer, or a part of it; empty where there is nothing."""
+    def outgoing(self) -> bytes:
+        """What is to be sent to the peer, :data:`OUTPUT` bytes at the most; empty if nothing."""
 
 
-class PublicCalls:
-    """:class:`Calls` by what pyOpenSSL documents."""
+class PublicRecords:
+    """:class:`Records` by what pyOpenSSL documents."""
 
-    def feed(self, connection: Connection, data: bytes, start: int, stop: int) -> None:
-        connection.bio_write(memoryview(data)[start:stop])
+    __slots__ = ("_connection",)
 
-    def read(self, connection: Connection) -> tuple[bytes, Error | None]:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def feed(self, data: bytes, start: int, stop: int) -> None:
+        self._connection.bio_write(memoryview(data)[start:stop])
+
+    def read(self) -> tuple[bytes, Error | None]:
         chunks: list[bytes] = []
         ended: Error | None = None
         try:
             while len(chunks) < GROUP // RECORD:
-                chunks.append(connection.recv(RECORD))
+                chunks.append(self._connection.recv(RECORD))
         except Error as error:
             ended = error
         return b"".join(chunks), ended
 
-    def write(self, connection: Connection, data: bytes, start: int, stop: int) -> int:
-        return connection.send(memoryview(data)[start : min(stop, start + RECORD)])
+    def write(self, data: bytes, start: int, stop: int) -> int:
+        return self._connection.send(memoryview(data)[start : min(stop, start + RECORD)])
 
-    def outgoing(self, connection: Connection) -> bytes:
+    def outgoing(self) -> bytes:
         try:
-            return connection.bio_read(OUTPUT)
+            return self._connection.bio_read(OUTPUT)
         except WantReadError:
             return b""
 
 
-class DirectCalls:
-    """:class:`Calls` without pyOpenSSL in between.
+def direct_records(lib: Any, ffi: Any) -> Callable[[Connection], Records]:
+    """:class:`Records` without pyOpenSSL in between.
 
-    :raises AttributeError: pyOpenSSL lacks something that is needed.
+    :param lib: OpenSSL's functions, as pyOpenSSL has them; ``ffi`` makes their arguments.
+    :raises AttributeError: something that is needed is not there.
     """
+    ssl_read, ssl_write, get_error = lib.SSL_read, lib.SSL_write, lib.SSL_get_error
+    bio_read, bio_write, bio_size = lib.BIO_read, lib.BIO_write, lib.BIO_get_mem_data
+    want_read, null = lib.SSL_ERROR_WANT_READ, ffi.NULL
+    view_of, buffer_of = ffi.from_buffer, ffi.buffer
+    plain, sealed = ffi.new("char[]", GROUP), ffi.new("char[]", OUTPUT)
 
-    def __init__(self) -> None:
-        lib: Any = SSL._lib  # type: ignore[attr-defined]
-        ffi: Any = SSL._ffi  # type: ignore[attr-defined]
-        self._ssl_read, self._ssl_write = lib.SSL_read, lib.SSL_write
-        self._bio_read, self._bio_write = lib.BIO_read, lib.BIO_write
-        self._get_error, self._want_read = lib.SSL_get_error, lib.SSL_ERROR_WANT_READ
-        self._view, self._buffer = ffi.from_buffer, ffi.buffer
-        self._in = ffi.new("char[]", GROUP)
-        self._out = ffi.new("char[]", OUTPUT)
-        # What connections must have.
-        probe: Any = Connection(SSL.Context(SSL.TLS_METHOD), None)
-        for name in ("_ssl", "_into_ssl", "_from_ssl", "_raise_ssl_error"):
-            getattr(probe, name)
+    class DirectRecords:
+        __slots__ = ("_connection", "_into", "_outof", "_ssl")
 
-    def feed(self, connection: Any, data: bytes, start: int, stop: int) -> None:
-        size = stop - start
-        if self._bio_write(connection._into_ssl, self._view(data) + start, size) != size:
-            raise MemoryError("OpenSSL has no room for what was received")
+        def __init__(self, connection: Any) -> None:
+            self._connection = connection
+            # The first owns the others. Kept here, as pyOpenSSL's own attributes are slow.
+            self._ssl = connection._ssl
+            self._into, self._outof = connection._into_ssl, connection._from_ssl
 
-    def read(self, connection: Any) -> tuple[bytes, Error | None]:
-        read, ssl, into = self._ssl_read, connection._ssl, self._in
-        size, ended = 0, None
-        while size < GROUP:
-            got = read(ssl, into + size, GROUP - size)
-            if got <= 0:
-                ended = self._why(connection, got)
-                break
-            size += got
-        return self._buffer(into, size)[:] if size else b"", ended
+        def feed(self, data: bytes, start: int, stop: int) -> None:
+            size = stop - start
+            if bio_write(self._into, view_of(data) + start, size) != size:
+                raise MemoryError("OpenSSL has no room for what was received")
 
-    def write(self, connection: Any, data: bytes, start: int, stop: int) -> int:
-        write, ssl, view = self._ssl_write, connection._ssl, self._view(data)
-        done = start
-        while done < stop:
-            taken = write(ssl, view + done, stop - done)
-            if taken <= 0:
-                ended = self._why(connection, taken)
-                if done == start:
-                    # Never the one that all share: it would collect tracebacks.
-                    raise WantReadError if ended is NOTHING else ended
-                break
-            done += taken
-        return done - start
+        def read(self) -> tuple[bytes, Error | None]:
+            ssl, size = self._ssl, 0
+            ended: Error | None = None
+            while size < GROUP:
+                got = ssl_read(ssl, plain + size, GROUP - size)
+                if got <= 0:
+                    ended = self._why(got)
+                    break
+                size += got
+                if got < RECORD and size < GROUP and not bio_size(self._into, null):
+                    # OpenSSL takes a record from there at a time, and no more than it.
+                    ended = DRAINED
+                    break
+            return buffer_of(plain, size)[:] if size else b"", ended
 
-    def outgoing(self, connection: Any) -> bytes:
-        size = self._bio_read(connection._from_ssl, self._out, OUTPUT)
-        return self._buffer(self._out, size)[:] if size > 0 else b""
+        def write(self, data: bytes, start: int, stop: int) -> int:
+            ssl, view, done = self._ssl, view_of(data), start
+            while done < stop:
+                taken = ssl_write(ssl, view + done, stop - done)
+                if taken <= 0:
+                    ended = self._why(taken)
+                    if done == start:
+                        # Never the one that all share: it would collect tracebacks.
+                        raise WantReadError if ended is NOTHING else ended
+                    break
+                done += taken
+            return done - start
 
-    def _why(self, connection: Any, result: int) -> Error:
-        if self._get_error(connection._ssl, result) == self._want_read:
-            return NOTHING
-        try:
-            connection._raise_ssl_error(connection._ssl, result)
-        except Error as error:
-            return error
-        raise AssertionError("a call of OpenSSL failed without an error")
+        def outgoing(self) -> bytes:
+            size = bio_read(self._outof, sealed, OUTPUT)
+            return buffer_of(sealed, size)[:] if size > 0 else b""
+
+        def _why(self, result: int) -> Error:
+            if get_error(self._ssl, result) == want_read:
+                return NOTHING
+            try:
+                self._connection._raise_ssl_error(self._ssl, result)
+            except Error as error:
+                return error
+            raise AssertionError("a call of OpenSSL failed without an error")
+
+    probe: Any = Connection(SSL.Context(SSL.TLS_METHOD), None)
+    DirectRecords(probe)._connection._raise_ssl_error  # noqa: B018
+    return DirectRecords
 
 
-def _best() -> Calls:
+def fastest() -> Callable[[Connection], Records]:
+    """The fastest that this pyOpenSSL allows."""
     try:
-        return DirectCalls()
+        return direct_records(SSL._lib, SSL._ffi)  # type: ignore[attr-defined]
     except (AttributeError, TypeError):
-        return PublicCalls()
-
-
-calls: Final = _best()
-"""The fastest that this pyOpenSSL allows."""
+        return PublicRecords

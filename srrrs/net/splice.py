@@ -12,6 +12,8 @@ from twisted.internet.interfaces import (
     IProtocol,
     IPushProducer,
     ISSLTransport,
+    ITCPTransport,
+    IUNIXTransport,
 )
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -98,10 +100,11 @@ class Splice:
 
     def connectionMade(self) -> None:
         transport = self.transport
-        try:
-            transport.setTcpNoDelay(True)
-        except (OSError, AttributeError):
-            pass  # A UNIX socket has none.
+        if ITCPTransport.providedBy(transport) and not IUNIXTransport.providedBy(transport):
+            try:
+                transport.setTcpNoDelay(True)
+            except (OSError, AttributeError):
+                pass
         self._can_half_close = not ISSLTransport.providedBy(transport) and hasattr(
             transport, "loseWriteConnection"
         )
@@ -129,7 +132,8 @@ class Splice:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        self._drop_held()
+        if self._held or self._uncredited:
+            self._drop_held()
         if self._ended or (self._read_done and self._write_done):
             return
         if not isinstance(reason.value, ConnectionDone):
@@ -195,11 +199,14 @@ class Splice:
             self._linger = None
         # With the peer's FIN here, what it sent is whole: a reset that follows ends only the other
         # direction.
-        if not self._held or self._gone or (code is not None and not self._fin_waits):
+        if self._held:
+            if self._gone or (code is not None and not self._fin_waits):
+                self._drop_held()
+        elif self._uncredited:
             self._drop_held()
         # They lead to each other.
         self._stream.handler = None
-        if self._held or self._gone:
+        if self._held or self._closing:
             return
         try:
             if self.transport is not None:

@@ -8,10 +8,10 @@ verification, producers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
+from OpenSSL.SSL import Connection, Error, WantReadError, ZeroReturnError
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
@@ -20,11 +20,16 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamClientEndpoint,
 )
+from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from srrrs.net.openssl import GROUP, OUTPUT, RECORD, Calls, calls
+from srrrs.net.openssl import DRAINED, GROUP, OUTPUT, RECORD, Records, fastest
+
+TOGETHER: Final = 3
+"""Groups that go down in one call: less than the 256 KiB that pause a producer whatever the kernel
+takes (:mod:`srrrs.net.reactor.writing`)."""
 
 
 class BatchedTLS(TLSMemoryBIOProtocol):
@@ -33,7 +38,9 @@ class BatchedTLS(TLSMemoryBIOProtocol):
     aborts_silently: Final = True
     """Said to the reactor, which need not hold back what may be a farewell."""
 
-    calls: Calls = calls
+    records_of: Callable[[Connection], Records] = fastest()
+
+    _records: Records | None = None
 
     def abortConnection(self) -> None:
         # Twisted's says farewell first, and relies on its reactors to drop that with all else that
@@ -42,29 +49,39 @@ class BatchedTLS(TLSMemoryBIOProtocol):
         self.disconnecting = True
         self.transport.abortConnection()  # type: ignore[union-attr]
 
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self._records = None  # It leads back here.
+
+    def _open(self) -> Records:
+        self._records = records = self.records_of(self._tlsConnection)
+        return records
+
     # --- receiving ----------------------------------------------------------------------
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._handshakeDone or self._appSendBuffer:
+        records = self._records
+        if records is None or not self._handshakeDone or self._appSendBuffer:
             super().dataReceived(data)  # type: ignore[no-untyped-call]
             return
         start, size = 0, len(data)
         # Group by group, so that OpenSSL's own buffer stays small, too.
         while start < size and not self._aborted and not self._lostTLSConnection:
             stop = min(start + GROUP, size)
-            self.calls.feed(self._tlsConnection, data, start, stop)
+            records.feed(data, start, stop)
             self._flushReceiveBIO()
             start = stop
 
     def _flushReceiveBIO(self) -> None:
+        records = self._records or self._open()
         ended: Error | None = None
         while ended is None:
             if self._lostTLSConnection:
                 return
-            data, ended = self.calls.read(self._tlsConnection)
+            data, ended = records.read()
             if data and not self._aborted:
                 self.wrappedProtocol.dataReceived(data)
-        if self._lostTLSConnection:
+        if ended is DRAINED or self._lostTLSConnection:
             return
         if isinstance(ended, WantReadError):
             self._flushSendBIO()
@@ -92,29 +109,38 @@ class BatchedTLS(TLSMemoryBIOProtocol):
             if data:
                 self._bufferedWrite(data)  # type: ignore[no-untyped-call]
             return
-        connection, write = self._tlsConnection, self.calls.write
+        records = self._records or self._open()
         parts = _in_records(chunks)
+        sealed: list[bytes] = []
         waiting = 0
         for data, start, stop in parts:
             while start < stop:
                 try:
-                    taken = write(connection, data, start, min(stop, start + GROUP - waiting))
+                    taken = records.write(data, start, min(stop, start + GROUP - waiting))
                 except WantReadError:
                     rest = [data[start:stop], *(each[i:j] for each, i, j in parts)]
                     self._bufferedWrite(b"".join(rest))  # type: ignore[no-untyped-call]
                     break
                 except Error:
-                    self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
+                    failure = Failure()
+                    self.transport.writeSequence(sealed)  # type: ignore[union-attr]
+                    self._tlsShutdownFinished(failure)  # type: ignore[no-untyped-call]
                     return
                 start += taken
                 waiting += taken
                 if waiting >= GROUP:
-                    self._flushSendBIO()
                     waiting = 0
+                    sealed.append(records.outgoing())
+                    if len(sealed) >= TOGETHER:
+                        self.transport.writeSequence(sealed)  # type: ignore[union-attr]
+                        sealed = []
+        if sealed:
+            self.transport.writeSequence(sealed)  # type: ignore[union-attr]
         self._flushSendBIO()
 
     def _flushSendBIO(self) -> None:
-        while data := self.calls.outgoing(self._tlsConnection):
+        records = self._records or self._open()
+        while data := records.outgoing():
             self.transport.write(data)  # type: ignore[union-attr]
             if len(data) < OUTPUT:
                 break

@@ -25,7 +25,8 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
@@ -138,6 +139,46 @@ class Directory:
         self._rng = rng if rng is not None else random.SystemRandom()
         self._names = Names(self._rng)
         self._used: dict[Key, float] = {}
+
+    def kept_http(self, key: Key, asked: str | None, now: float) -> Reservation | None:
+        """What :meth:`reserve_http` gives where the service has it already: nothing is written.
+
+        :raises Refusal: the name cannot be given, or the database cannot be read.
+        """
+        if asked is not None:
+            self._check_label(asked)
+        try:
+            held = self._get(key)
+        except StoreError as error:
+            raise _unavailable() from error
+        if held is None or not self._keeps_label(held, asked):
+            return None
+        return self._note(held, now)
+
+    def kept_port(self, key: Key, kind: str, low: int, high: int, now: float) -> Reservation | None:
+        """The same for :meth:`reserve_port`."""
+        try:
+            held = self._get(key)
+        except StoreError as error:
+            raise _unavailable() from error
+        if held is None or held.kind != kind or held.port is None or not low <= held.port <= high:
+            return None
+        return self._note(held, now)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is reserved inside is written with one commit, or none of it.
+
+        Nothing of it may be promised to anybody before the block has ended. A refusal inside, if
+        caught there, leaves the others alone.
+
+        :raises Refusal: it cannot be written.
+        """
+        try:
+            with self._store.transaction():
+                yield
+        except StoreError as error:
+            raise _unavailable() from error
 
     def reserve_http(self, key: Key, asked: str | None, now: float) -> Reservation:
         """The name of an HTTP service: the one asked for, else the one it has, else a new one.

@@ -109,7 +109,6 @@ class Gate:
         # First: attaching tells the end at once where the carrier is gone already.
         self._tunnels.add(agent, carrier.peer)
         agent.tunnel.attach(carrier, heartbeat)
-        self._tokens.touch([identity.token_id], self._wall())
 
     def _lost(self, agent: AgentTunnel) -> None:
         self._tunnels.remove(agent)

@@ -35,11 +35,12 @@ from srrrs.protocol.frames import (
 )
 from srrrs.relay.directory import Directory, Key, Refusal, RefusalCode, Reservation
 from srrrs.relay.edge.interfaces import IPublicService, IRoutes, ServiceAway
+from srrrs.relay.reserver import Reserver
 from srrrs.relay.store import StoreError
 from srrrs.relay.tunnels import AgentTunnel
 from srrrs.relay.urls import PublicNames
 
-BACKLOG: Final = 1024
+BACKLOG: Final = 4096
 """Connections that the kernel may hold for a public port before we accept them."""
 BUSY_RETRY: Final = 5.0
 """Seconds after which a port that another program uses is tried again."""
@@ -134,6 +135,8 @@ class Registrar:
         # Ports that are being closed: the same port may be asked for again at once.
         self._closing: dict[int, Deferred[Any]] = {}
         self._claims: set[Deferred[None]] = set()
+        self._claimed_by_token: Counter[str] = Counter()
+        self._reserver = Reserver(clock, wall, directory)
 
     # --- IRoutes ------------------------------------------------------------------------
 
@@ -188,6 +191,7 @@ class Registrar:
         """Give up claims under way and wait for the public ports to be closed."""
         for claim in list(self._claims):
             claim.cancel()
+        self._reserver.stop()
         for service in list(self._live.values()):
             self._unpublish(service)
         for closing in list(self._closing.values()):
@@ -208,7 +212,7 @@ class Registrar:
             agent.tunnel.close(CloseCode.PROTOCOL, "a service id was registered twice")
             return
         token = agent.identity
-        if self._by_token[token.token_id] + len(agent.pending) >= self._most:
+        if self._by_token[token.token_id] + self._claimed_by_token[token.token_id] >= self._most:
             self._refuse(
                 agent,
                 frame,
@@ -217,6 +221,16 @@ class Registrar:
             return
         key = Key(token.token_id, agent.hello.instance, frame.name)
         agent.pending.add(frame.service_id)
+        self._claimed_by_token[token.token_id] += 1
+        try:
+            await self._claim_key(agent, frame, key)
+        finally:
+            agent.pending.discard(frame.service_id)
+            self._claimed_by_token[token.token_id] -= 1
+            if not self._claimed_by_token[token.token_id]:
+                del self._claimed_by_token[token.token_id]
+
+    async def _claim_key(self, agent: AgentTunnel, frame: Register, key: Key) -> None:
         lock = self._locks.setdefault(key, DeferredLock())
         await lock.acquire()
         try:
@@ -232,7 +246,6 @@ class Registrar:
                 Refusal(RefusalCode.UNAVAILABLE, "the relay cannot do that now", BUSY_RETRY),
             )
         finally:
-            agent.pending.discard(frame.service_id)
             lock.release()
             if not lock.locked and not lock.waiting:
                 self._locks.pop(key, None)
@@ -243,7 +256,7 @@ class Registrar:
         if holder is not None:
             await self._contest(agent, holder)
         if frame.kind == "http":
-            reservation = self._directory.reserve_http(key, frame.asked, self._wall())
+            reservation = await self._reserver.http(key, frame.asked)
             url = self._names.http_url(reservation.label or "")
             service = PublicService(reservation, frame, agent, url)
         else:
@@ -284,9 +297,7 @@ class Registrar:
         low, high = self._tcp_ports
         tried: set[int] = set()
         while True:
-            reservation = self._directory.reserve_port(
-                key, frame.kind, low, high, self._wall(), exclude=tried
-            )
+            reservation = await self._reserver.port(key, frame.kind, low, high, exclude=tried)
             number = reservation.port or 0
             if number in self._closing:
                 await _after(self._closing[number])
@@ -330,7 +341,6 @@ class Registrar:
             self._by_label[label] = service
         agent.services[service.service_id] = service
         agent.tunnel.send_control(Registered(service.service_id, service.endpoint))
-        self._directory.touch([service.key], self._wall())
         self._log.info(
             "{agent}: {name} is at {endpoint}",
             agent=agent,

@@ -18,7 +18,7 @@ import hmac
 import math
 import re
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -205,11 +205,6 @@ class Tokens:
             (now,),
         )
         return row is not None
-
-    def touch(self, token_ids: Collection[str], now: float) -> None:
-        """Note that tokens are in use (:meth:`check` does so itself); written by :meth:`flush`."""
-        for token_id in token_ids:
-            self._used[token_id] = now
 
     def flush(self) -> None:
         """Write down when tokens were last used, in one transaction; cheap when none was."""

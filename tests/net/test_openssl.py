@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +14,13 @@ from OpenSSL import SSL
 from OpenSSL.SSL import Connection, Error, WantReadError, ZeroReturnError
 
 from srrrs.net import openssl
-from srrrs.net.openssl import GROUP, RECORD, Calls, DirectCalls, PublicCalls
+from srrrs.net.openssl import GROUP, RECORD, PublicRecords, Records, direct_records, fastest
 from srrrs.net.tls import ServerIdentity, make_certificate
 
-BOTH = pytest.mark.parametrize("calls", [DirectCalls(), PublicCalls()], ids=["direct", "public"])
+DIRECT = direct_records(SSL._lib, SSL._ffi)  # type: ignore[attr-defined]
+KINDS = [pytest.param(DIRECT, id="direct"), pytest.param(PublicRecords, id="public")]
+KIND = pytest.mark.parametrize("kind", KINDS)
+Kind = Callable[[Connection], Records]
 
 
 def identity() -> ServerIdentity:
@@ -34,121 +39,146 @@ def connections() -> tuple[Connection, Connection]:
     return server, client
 
 
-def move(calls: Calls, here: Connection, there: Connection) -> int:
-    """Take what one end has to send to the other; how many bytes that was."""
-    size = 0
-    while data := calls.outgoing(here):
-        calls.feed(there, data, 0, len(data))
-        size += len(data)
-    return size
+def move(here: Records, there: Records) -> None:
+    """Take what one end has to send to the other."""
+    while data := here.outgoing():
+        there.feed(data, 0, len(data))
 
 
-def shaken(calls: Calls) -> tuple[Connection, Connection]:
+class Ends:
     """Both ends of a connection that is ready."""
-    server, client = connections()
-    for _ in range(3):
-        for here, there in ((client, server), (server, client)):
-            try:
-                here.do_handshake()
-            except WantReadError:
-                pass
-            move(calls, here, there)
-    calls.read(client)  # the session's tickets
-    return server, client
+
+    def __init__(self, kind: Kind) -> None:
+        self.tls = connections()
+        self.server, self.client = (kind(each) for each in self.tls)
+        for _ in range(3):
+            for end in (1, 0):
+                try:
+                    self.tls[end].do_handshake()
+                except WantReadError:
+                    pass
+                here, there = (self.server, self.client) if end == 0 else (self.client, self.server)
+                move(here, there)
+        self.client.read()  # the session's tickets
+
+    def up(self) -> None:
+        """Take what the client has to send to the server."""
+        move(self.client, self.server)
 
 
-def write_all(calls: Calls, connection: Connection, data: bytes) -> None:
+def write_all(end: Records, data: bytes) -> None:
     done = 0
     while done < len(data):
-        done += calls.write(connection, data, done, len(data))
+        done += end.write(data, done, len(data))
 
 
-def test_the_direct_calls_are_used() -> None:
-    """This pyOpenSSL has the names that they need."""
-    assert isinstance(openssl.calls, DirectCalls)
+def test_the_direct_way_is_taken() -> None:
+    """This pyOpenSSL has the names that it needs."""
+    assert fastest() is not PublicRecords
 
 
-def test_without_those_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pyOpenSSL that renames something inside of it still works."""
-    monkeypatch.delattr(SSL.Connection, "_raise_ssl_error")
-    assert isinstance(openssl._best(), PublicCalls)
+@pytest.mark.parametrize("name", ["_lib", "_ffi"])
+def test_without_those_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pyOpenSSL that renames what is inside of it still works."""
+    monkeypatch.delattr(SSL, name)
+    assert fastest() is PublicRecords
 
 
-@BOTH
-@pytest.mark.parametrize("size", [1, RECORD, RECORD + 1, GROUP, 3 * GROUP + 7])
-def test_bytes_arrive(calls: Calls, size: int) -> None:
+def test_without_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where a single one is missing."""
+    monkeypatch.setattr(SSL, "_lib", SimpleNamespace(SSL_read=None))
+    assert fastest() is PublicRecords
+
+
+@KIND
+@pytest.mark.parametrize("size", [1, RECORD, RECORD + 1, GROUP, GROUP + 1, 3 * GROUP + 7])
+def test_bytes_arrive(kind: Kind, size: int) -> None:
     """Whatever their number, a group at a time at the most, and then the reader is to wait."""
-    server, client = shaken(calls)
+    ends = Ends(kind)
     data = bytes(range(256)) * (size // 256 + 1)
-    write_all(calls, client, data[:size])
-    move(calls, client, server)
+    write_all(ends.client, data[:size])
+    ends.up()
     got, ended = b"", None
     while ended is None:
-        part, ended = calls.read(server)
+        part, ended = ends.server.read()
         assert len(part) <= GROUP
         got += part
     assert isinstance(ended, WantReadError)
     assert got == data[:size]
+    assert isinstance(ends.server.read()[1], WantReadError)
 
 
-@BOTH
-def test_parts_of_what_was_received(calls: Calls) -> None:
+@KIND
+def test_parts_of_what_was_received(kind: Kind) -> None:
     """Only the part named is written, and fed."""
-    server, client = shaken(calls)
-    assert calls.write(client, b"no yes no", 3, 6) == 3
-    data = b"?" + calls.outgoing(client) + b"?"
-    calls.feed(server, data, 1, 4)
-    assert calls.read(server)[0] == b""
-    calls.feed(server, data, 4, len(data) - 1)
-    assert calls.read(server)[0] == b"yes"
-    assert calls.outgoing(client) == b""
+    ends = Ends(kind)
+    assert ends.client.write(b"no yes no", 3, 6) == 3
+    data = b"?" + ends.client.outgoing() + b"?"
+    for start, stop in ((1, 4), (4, 10), (10, len(data) - 1)):
+        assert ends.server.read()[0] == b""
+        ends.server.feed(data, start, stop)
+    assert ends.server.read()[0] == b"yes"
+    assert ends.client.outgoing() == b""
 
 
-@BOTH
-def test_before_the_handshake(calls: Calls) -> None:
+@KIND
+def test_a_record_and_a_half(kind: Kind) -> None:
+    """What is whole is read at once; the rest when it is there."""
+    ends = Ends(kind)
+    ends.client.write(b"one", 0, 3)
+    ends.client.write(b"two", 0, 3)
+    data = ends.client.outgoing()
+    ends.server.feed(data, 0, len(data) - 5)
+    assert ends.server.read()[0] == b"one"
+    ends.server.feed(data, len(data) - 5, len(data))
+    assert ends.server.read()[0] == b"two"
+
+
+@KIND
+def test_before_the_handshake(kind: Kind) -> None:
     """Nothing can be written before; the error does not collect the tracebacks of others."""
-    _, client = connections()
+    client = kind(connections()[1])
     for _ in range(2):
         with pytest.raises(WantReadError) as caught:
-            calls.write(client, b"early", 0, 5)
+            client.write(b"early", 0, 5)
         assert caught.value is not openssl.NOTHING
 
 
-@BOTH
-def test_farewell(calls: Calls) -> None:
+@KIND
+def test_farewell(kind: Kind) -> None:
     """What came before it is read, then the end."""
-    server, client = shaken(calls)
-    calls.write(client, b"last", 0, 4)
-    client.shutdown()
-    move(calls, client, server)
-    data, ended = calls.read(server)
+    ends = Ends(kind)
+    ends.client.write(b"last", 0, 4)
+    ends.tls[1].shutdown()
+    ends.up()
+    data, ended = ends.server.read()
     assert (data, type(ended)) == (b"last", ZeroReturnError)
 
 
-@BOTH
-def test_forgery(calls: Calls) -> None:
-    """A record that was changed on the way is an error, with OpenSSL's reason, and so is whatever
-    comes after it; other connections go on."""
-    server, client = shaken(calls)
-    calls.write(client, b"honest", 0, 6)
-    record = calls.outgoing(client)
-    calls.feed(server, record[:-1] + bytes([record[-1] ^ 1]), 0, len(record))
-    data, ended = calls.read(server)
+@KIND
+def test_forgery(kind: Kind) -> None:
+    """A record that was changed on the way is an error, with OpenSSL's reason, and the peer is to
+    be told; other connections go on."""
+    ends, others = Ends(kind), Ends(kind)
+    ends.client.write(b"honest", 0, 6)
+    record = ends.client.outgoing()
+    ends.server.feed(record[:-1] + bytes([record[-1] ^ 1]), 0, len(record))
+    data, ended = ends.server.read()
     assert data == b""
     assert isinstance(ended, Error)
     assert "decrypt" in str(ended) or "mac" in str(ended)
-    others = shaken(calls)
-    calls.write(others[1], b"fine", 0, 4)
-    move(calls, others[1], others[0])
-    assert calls.read(others[0])[0] == b"fine"
+    assert ends.server.outgoing()
+    write_all(others.client, b"fine")
+    others.up()
+    assert others.server.read()[0] == b"fine"
 
 
-@BOTH
-def test_cut_off(calls: Calls) -> None:
+@KIND
+def test_cut_off(kind: Kind) -> None:
     """An end without a farewell is an error."""
-    server, _ = shaken(calls)
-    server.bio_shutdown()
-    data, ended = calls.read(server)
+    ends = Ends(kind)
+    ends.tls[0].bio_shutdown()
+    data, ended = ends.server.read()
     assert data == b""
     assert isinstance(ended, Error)
     assert not isinstance(ended, WantReadError | ZeroReturnError)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -13,10 +13,10 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from srrrs.net.openssl import GROUP, RECORD, Calls, DirectCalls, PublicCalls
+from srrrs.net.openssl import GROUP, RECORD
 from srrrs.net.tls import client_connection_creator
-from srrrs.net.tlsrecords import BatchedTLS, tls_factory
-from tests.net.test_openssl import identity
+from srrrs.net.tlsrecords import TOGETHER, BatchedTLS, tls_factory
+from tests.net.test_openssl import KINDS, Kind, identity
 
 HEADER = 5
 """Bytes before a record."""
@@ -75,6 +75,9 @@ class Wire(StringTransport):
     def write(self, data: bytes) -> None:
         self.writes.append(data)
 
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
     def abortConnection(self) -> None:
         self.aborting = True
 
@@ -86,7 +89,7 @@ class Wire(StringTransport):
 class Ends:
     """A relay's and an agent's end of a connection, and the wires below them."""
 
-    def __init__(self, calls: Calls | None = None, early: bytes = b"") -> None:
+    def __init__(self, kind: Kind | None = None, early: bytes = b"") -> None:
         relay = identity()
         creator = client_connection_creator("relay.example", pin=relay.pin)
         self.relay, self.agent = Told(), Told(early)
@@ -97,8 +100,8 @@ class Ends:
         ]
         self.wires = [Wire(), Wire()]
         for tls, wire in zip(self.tls, self.wires, strict=True):
-            if calls is not None:
-                tls.calls = calls
+            if kind is not None:
+                tls.records_of = kind
             tls.makeConnection(wire)
 
     def _factory(self, protocol: Protocol) -> Any:
@@ -126,7 +129,7 @@ class Ends:
                 tls.connectionLost(Failure(reason))
 
 
-@pytest.fixture(params=[DirectCalls(), PublicCalls()], ids=["direct", "public"])
+@pytest.fixture(params=KINDS)
 def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
     """Two ends that have shaken hands."""
     ends = Ends(request.param)
@@ -154,18 +157,19 @@ def payloads(data: bytes) -> list[int]:
         [10, RECORD - 10],
         [10, 8, 65536, 8, 65536, 8, 65536],
         [3 * GROUP + 1],
+        [7 * GROUP],
         [100] * 2000,
         [RECORD - 1, RECORD + 1, 0, 5],
     ],
 )
 def test_records_are_full(ends: Ends, sizes: list[int]) -> None:
-    """However a sequence is cut, only its last record is not full; a group goes down together, and
-    no more than a group goes up at a time."""
+    """However a sequence is cut, only its last record is not full; groups go down together, and no
+    more than one goes up at a time."""
     chunks = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
     ends.relay.send(chunks)
     total = sum(sizes)
     writes = ends.wires[0].writes
-    assert len(writes) == -(-total // GROUP)
+    assert len(writes) <= -(-total // (TOGETHER * GROUP)) + 1
     records = payloads(b"".join(writes))
     assert sum(records) == total
     assert all(size == RECORD for size in records[:-1])

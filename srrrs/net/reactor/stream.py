@@ -14,7 +14,6 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 
-from srrrs.net.reactor.attach import attach, finish
 from srrrs.net.reactor.sockets import end_socket
 from srrrs.net.reactor.writing import CONNECTION_DONE, WritingStream
 
@@ -36,6 +35,8 @@ class RawStream(WritingStream):
     _protocol_name: str | None = None
     _reading = False
     _read_eof = False
+    # Whether TCP may keep small writes back for a while.
+    _delays = True
     # What Twisted queues is always empty here.
     _tempDataBuffer: Any = ()
     _tempDataLen = 0
@@ -71,7 +72,10 @@ class RawStream(WritingStream):
         sock.setblocking(False)
         self.socket = sock
         self.fileno = sock.fileno
-        self.protocol = protocol
+        if isinstance(protocol, TLSMemoryBIOProtocol):
+            self.protocol = protocol
+        else:
+            self._protocol = protocol
 
     # -- the loop's transport arrives -----------------------------------------------------------
 
@@ -84,7 +88,13 @@ class RawStream(WritingStream):
         loop = reactor.loop
         self._contexts = reactor.contexts
         reactor.streams.add(self)
-        loop.call_soon(self._begin, attach(loop, self.socket, self))
+        # The coroutine does its work up to its only await at once: a task would put that off by a
+        # turn, and cost twice as much.  In its next turn the loop calls `connection_made`, starts
+        # reading, and then, before it polls, calls `_begin`, which lets the coroutine end.
+        attaching = loop.connect_accepted_socket(lambda: self, self.socket)  # type: ignore[type-var]
+        attaching.send(None)
+        self._delays = False  # The loop has set TCP_NODELAY.
+        loop.call_soon(self._begin, attaching)
 
     def connection_made(self, stream: asyncio.Transport) -> None:
         if self.disconnected:
@@ -99,7 +109,9 @@ class RawStream(WritingStream):
     def _begin(self, attaching: Coroutine[Any, Any, Any]) -> None:
         """Catch up with what was asked for before the loop's transport was there."""
         try:
-            finish(attaching)
+            attaching.send(None)
+        except StopIteration:
+            pass
         except Exception:
             self._fail()
         stream = self._stream
@@ -196,7 +208,8 @@ class RawStream(WritingStream):
         producer, self.producer = self.producer, None
         stream, self._stream = self._stream, None
         sock, protocol = self.socket, self._protocol
-        del self.socket, self.fileno, self.protocol
+        self._protocol_name = protocol.__class__.__name__
+        del self.socket, self.fileno, self._protocol
         self._send = self._send_many = self._gathered = None
         self.reactor.streams.discard(self)
         aborted = isinstance(reason.value, error.ConnectionAborted)

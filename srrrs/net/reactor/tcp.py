@@ -44,7 +44,16 @@ def literal_family(host: str) -> socket.AddressFamily | None:
     return None
 
 
-class TCPServer(StreamTransport, tcp.Server):
+class TCPTransport(StreamTransport):
+    """A TCP connection."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        if not enabled or self._delays:
+            self._delays = not enabled
+            StreamTransport.setTcpNoDelay(self, enabled)
+
+
+class TCPServer(TCPTransport, tcp.Server):
     """An accepted or adopted TCP connection."""
 
     def __init__(
@@ -80,7 +89,7 @@ class TCPServer(StreamTransport, tcp.Server):
         return f"<{name} #{self.sessionno} on {port}>"
 
 
-class TCPClient(StreamTransport, tcp.Client):
+class TCPClient(TCPTransport, tcp.Client):
     """A TCP connection that this side opens.
 
     Names, addresses and binding are `tcp.Client`'s.  Until it is connected it is a stream of the
@@ -210,7 +219,10 @@ class TCPClient(StreamTransport, tcp.Client):
             tcp.Client.connectionLost(self, reason)
             return
         StreamTransport.connectionLost(self, reason)
-        self.connector.connectionLost(reason)
+        connector = self.connector
+        connector.connectionLost(reason)
+        if connector.state == "disconnected":
+            connector.transport = None  # They lead to each other.
 
     @cached_property
     def logstr(self) -> str:  # type: ignore[override]
@@ -272,6 +284,12 @@ class TCPConnector(LoopTimeout, tcp.Connector):
             base.BaseConnector.__init__(self, factory, timeout, reactor)
         else:
             tcp.Connector.__init__(self, host, port, factory, timeout, bindAddress, reactor)
+
+    def buildProtocol(self, addr: Any) -> Any:
+        self.state = "connected"
+        if self.timeoutID is not None:
+            self.cancelTimeout()
+        return self.factory.buildProtocol(addr)
 
     def _makeTransport(self) -> TCPClient:
         return TCPClient(self.host, self.port, self.bindAddress, self, self.reactor)

@@ -110,6 +110,8 @@ class WritingStream(tcp.Connection):
             self._stream.writelines(chunks)
         else:
             self._write_early(b"".join(chunks))
+            if self._gathered is None and size <= self.bufferSize:
+                return  # There is no telling of room, where there was no want of it.
         if self.producer is not None:
             if self._blocked or size > self.bufferSize:
                 self._pause_producer()
@@ -206,8 +208,12 @@ class WritingStream(tcp.Connection):
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         if not streaming:
             self._send = self._send_many = None
+        if self.producer is not None or self.disconnected or not streaming:
+            FileDescriptor.registerProducer(self, producer, streaming)
+        else:
+            self.producer = producer
+            self.streamingProducer = True
         self.producerPaused = False
-        FileDescriptor.registerProducer(self, producer, streaming)
         if not streaming and self.connected:
             # In Twisted, what was written before is still queued, and its end asks the producer
             # for more.
