@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,9 +61,19 @@ class Fleet:
         # up thousands of times in this process.
         endpoint_of_relay = relay_endpoint(reactor, target, wait, {})
 
-        def dial_counted(token: str, hello: Hello) -> Deferred[tuple[ICarrier, Welcome]]:
+        def dial_counted(
+            token: str, make_hello: Callable[[str], Hello], answered: Callable[[], None]
+        ) -> Deferred[tuple[ICarrier, Welcome]]:
             self.attempts += 1
-            dialling = dial(reactor, target, token, hello, timeout=wait, endpoint=endpoint_of_relay)
+            dialling = dial(
+                reactor,
+                target,
+                token,
+                make_hello,
+                timeout=wait,
+                endpoint=endpoint_of_relay,
+                answered=answered,
+            )
             return dialling.addErrback(self._failed).addBoth(self._ended)
 
         def make_tunnel(handler: ITunnelHandler) -> Tunnel:

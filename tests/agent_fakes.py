@@ -70,8 +70,9 @@ class FakeTunnel:
         self.ended: TunnelLost | None = None
         self.carrier_gone: Deferred[None] = Deferred()
 
-    def attach(self, carrier: Any, heartbeat: float) -> None:
+    def attach(self, carrier: Any, heartbeat: float, grace: float = 0.0) -> None:
         self.carrier = carrier
+        self.grace = grace
 
     def send_control(self, frame: Any) -> None:
         self.sent.append(frame)
@@ -131,9 +132,11 @@ class Rig:
             stop_timeout=8.0,
         )
 
-    def dial(self, token: str, hello: Hello) -> Deferred[Any]:
+    def dial(
+        self, token: str, make_hello: Callable[[str], Hello], answered: Callable[[], None]
+    ) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
-        self.dials.append((token, hello, answer))
+        self.dials.append((token, make_hello("0" * 32), answer))
         return answer
 
     def make_tunnel(self, handler: ITunnelHandler) -> FakeTunnel:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -120,10 +121,15 @@ class FakeService:
         self.name = "site"
         self.problem = problem
         self.channels: list[FakeChannel] = []
+        self.waiting: list[Deferred[Any]] = []
         self._clock = clock
 
     def available(self) -> bool:
         return self.problem is None
+
+    def wait(self) -> Any:
+        self.waiting.append(Deferred())
+        return self.waiting[-1]
 
     def open(self, visitor: IAddress) -> Any:
         if self.problem is not None:

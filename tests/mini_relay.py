@@ -53,6 +53,12 @@ class MiniTunnel:
             self.services = {k: v for k, v in self.services.items() if v != frame.service_id}
             self.tunnel.send_control(Withdrawn(frame.service_id, "asked for"))
 
+    def tunnel_parked(self, lost: TunnelLost) -> None:
+        pass
+
+    def tunnel_resumed(self, replayed: int) -> None:
+        pass
+
     def tunnel_lost(self, lost: TunnelLost) -> None:
         self.lost = lost
         self.relay.lost.append(self)

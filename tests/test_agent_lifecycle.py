@@ -24,7 +24,7 @@ def test_every_state_answers_every_input() -> None:
 
 def test_a_late_welcome_is_always_discarded() -> None:
     """A tunnel that nobody waits for is aborted, whatever the state."""
-    for state in set(State) - {State.DIALLING}:
+    for state in set(State) - {State.DIALLING, State.PARKED}:
         assert Action.DISCARD in TRANSITIONS[state, Input.WELCOMED][1]
 
 
@@ -246,7 +246,7 @@ def _broken_attach(rig: Rig) -> Callable[[object], object]:
     def make(handler: object) -> object:
         tunnel = Rig.make_tunnel(rig, handler)  # type: ignore[arg-type]
 
-        def attach(carrier: object, heartbeat: float) -> None:
+        def attach(carrier: object, heartbeat: float, grace: float = 0.0) -> None:
             raise RuntimeError("no memory")
 
         tunnel.attach = attach  # type: ignore[method-assign]

@@ -531,6 +531,7 @@ def make_agent(reactor: Any, config: AgentConfig, reporter: Reporter | None = No
         heartbeat=config.heartbeat_interval,
         limits=config.limits,
         budget=Budget(config.limits.buffer_bytes),
+        grace=config.session_grace,
     )
     timeout = config.limits.connect_timeout
     for spec in config.services:

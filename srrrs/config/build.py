@@ -41,6 +41,8 @@ def relay_config(given: Given, environ: Mapping[str, str]) -> RelayConfig:
         tcp_interface=settings["tcp-interface"].value,
         heartbeat_min=least.value,
         heartbeat_max=most.value,
+        session_grace=settings["session-grace"].value,
+        hold=settings["hold"].value,
         log_level=settings["log-level"].value,
         limits=limits,
     )
@@ -67,6 +69,7 @@ def agent_config(given: Given, environ: Mapping[str, str]) -> AgentConfig:
         token=settings["auth-token"].value,
         services=_services(settings),
         heartbeat_interval=settings["heartbeat-interval"].value,
+        session_grace=settings["session-grace"].value,
         instance=settings["instance"].value,
         ca_file=settings["ca-file"].value,
         pin=settings["pin"].value,

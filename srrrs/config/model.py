@@ -28,6 +28,7 @@ class RelayLimits:
     handshakes: int = 256
     unauthenticated_per_address: int = 128
     visitors_per_address: int = 4096
+    visitors_held: int = 1024
     buffer_bytes: int = 256 * MIB
     tunnel_buffer_bytes: int = 256 * MIB
     window_bytes: int = 16 * MIB
@@ -44,6 +45,9 @@ class RelayConfig:
     :ivar tcp_interface: address on which those listen; None: that of the first listener.
     :ivar heartbeat_min: seconds; agents that ask for less get this.
     :ivar heartbeat_max: seconds; agents that ask for more get this.
+    :ivar session_grace: seconds for which streams wait for an agent whose connection broke; agents
+        that ask for more get this; 0: none wait.
+    :ivar hold: seconds for which new visitors wait for such an agent; 0: they are turned away.
     """
 
     data_dir: Path
@@ -54,6 +58,8 @@ class RelayConfig:
     tcp_interface: str | None = None
     heartbeat_min: float = 1.0
     heartbeat_max: float = 120.0
+    session_grace: float = 60.0
+    hold: float = 30.0
     log_level: LogLevel = "info"
     limits: RelayLimits = field(default_factory=RelayLimits)
 
@@ -95,6 +101,7 @@ class AgentConfig:
 
     :ivar edge_url: ``wss://host[:port]/path`` (or ``ws:``) of the relay.
     :ivar heartbeat_interval: seconds.
+    :ivar session_grace: seconds for which streams wait when the connection breaks; 0: none.
     :ivar instance: which machine this is; None: derived from the machine and the user.
     :ivar ca_file: PEM certificates trusted instead of the system's, or None.
     :ivar pin: SHA-256 of the relay's SubjectPublicKeyInfo as 64 hex digits, or None.
@@ -106,6 +113,7 @@ class AgentConfig:
     token: TokenSource
     services: tuple[ServiceSpec, ...] = ()
     heartbeat_interval: float = 15.0
+    session_grace: float = 60.0
     instance: str | None = None
     ca_file: Path | None = None
     pin: str | None = None

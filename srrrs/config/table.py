@@ -187,6 +187,18 @@ RELAY_OPTIONS: Final[tuple[Option, ...]] = (
     DATA_DIR,
     _duration("heartbeat-min", "Shortest interval between heartbeats that agents get.", "1s"),
     _duration("heartbeat-max", "Longest interval between heartbeats that agents get.", "2m"),
+    _duration(
+        "session-grace", "Longest time for which streams wait for an agent whose connection "
+        "broke; 0s: they are reset at once.", "60s", least=0.0, most=3600.0,
+    ),
+    _duration(
+        "hold", "For which new visitors wait for such an agent; 0s: they are turned away.",
+        "30s", least=0.0, most=3600.0,
+    ),
+    _count(
+        "max-held", "Visitors who wait for one service.", "1024", "visitors",
+        limit="visitors_held",
+    ),
     _size(
         "max-head", "Head of one HTTP request, of visitors and of agents.", "32KiB",
         limit="head_bytes", least=1024, most=2**24,
@@ -267,6 +279,10 @@ AGENT_OPTIONS: Final[tuple[Option, ...]] = (
         "Interval between heartbeats, within the relay's bounds. After 2.5 intervals of silence "
         "the connection is given up.",
         "15s",
+    ),
+    _duration(
+        "session-grace", "For which streams wait when the connection to the relay breaks, within "
+        "the relay's bound; 0s: they are reset at once.", "60s", least=0.0, most=3600.0,
     ),
     Option(
         name="instance",

@@ -45,6 +45,8 @@ class TunnelLost:
 
     code: int | None
     reason: str
+    expired: bool = False
+    """Whether the session was parked, and given up."""
 
 
 class ITunnelHandler(Interface):
@@ -198,7 +200,7 @@ class Tunnel:
 
     def expire(self, reason: str) -> None:
         """Give up a session that waits for a carrier."""
-        self._input(Input.EXPIRED, TunnelLost(None, reason))
+        self._input(Input.EXPIRED, TunnelLost(None, reason, expired=True))
 
     def when_closed(self) -> Deferred[None]:
         """Fires once the tunnel has ended and its carrier is gone too."""
@@ -329,12 +331,12 @@ class Tunnel:
     def _do_replay(self, detail: tuple[ICarrier, float, int]) -> None:
         carrier, heartbeat, received = detail
         replayed = self.session.resume(received)
-        self.parked_at = None
         self.resumptions += 1
         if self._grace_call is not None:
             self._grace_call.cancel()
             self._grace_call = None
         self._handler.tunnel_resumed(replayed)
+        self.parked_at = None
         if self.ended is None:
             self._take(carrier, heartbeat)
 

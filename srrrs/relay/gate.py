@@ -12,13 +12,16 @@ from srrrs._version import __version__
 from srrrs.net.address import format_address
 from srrrs.net.tunnel import Tunnel
 from srrrs.net.websocket import Denial, RelayCarrier
-from srrrs.protocol.errors import CloseCode
+from srrrs.protocol.errors import CloseCode, ProtocolError, TunnelGone
 from srrrs.protocol.flow import Budget
-from srrrs.protocol.handshake import Denied, Hello, Welcome
+from srrrs.protocol.handshake import Denied, Grant, Hello, Resume, Resumed, Welcome
 from srrrs.protocol.mux import Limits, Role
+from srrrs.protocol.resumption import Prover
+from srrrs.relay.sessions import Sessions, Stale
 from srrrs.relay.store import StoreError
 from srrrs.relay.tokens import Identity, Tokens
 from srrrs.relay.tunnels import AgentTunnel, Tunnels
+from srrrs.words import Word
 
 if TYPE_CHECKING:
     from srrrs.relay.registrar import Registrar
@@ -34,6 +37,7 @@ class Gate:
     :param heartbeats: the shortest and the longest interval allowed, in seconds.
     :param budget: the process's; each tunnel draws on it through one of its own.
     :param tunnel_budget: bytes of each tunnel's.
+    :param grace: the most seconds for which a session is kept after a carrier's end.
     """
 
     _log = Logger()
@@ -50,6 +54,7 @@ class Gate:
         limits: Limits,
         budget: Budget,
         tunnel_budget: int,
+        grace: float,
     ) -> None:
         self._clock = clock
         self._wall = wall
@@ -61,6 +66,7 @@ class Gate:
         self._limits = limits
         self._budget = budget
         self._tunnel_budget = tunnel_budget
+        self._sessions = Sessions(grace, budget)
         self._number = 0
 
     def authorize(self, token: str | None, peer: IAddress) -> Identity:
@@ -86,7 +92,38 @@ class Gate:
         return identity
 
     def greet(self, carrier: RelayCarrier, identity: Identity, hello: Hello) -> None:
-        """Answer a hello: the tunnel starts here, or the agent is told why not."""
+        """Answer a hello: the tunnel starts or goes on here, or the agent is told why not."""
+        if hello.resume is not None:
+            try:
+                agent = self._sessions.claim(identity, hello, hello.resume, carrier.nonce)
+            except Stale:
+                carrier.answer(Denied("stale", "a newer connection was taken", retry=True))
+                return
+            if agent is not None and self._go_on(agent, carrier, hello, hello.resume):
+                return
+        self._begin(carrier, identity, hello)
+
+    def _go_on(
+        self, agent: AgentTunnel, carrier: RelayCarrier, hello: Hello, resume: Resume
+    ) -> bool:
+        """Go on with a session; whether that can be."""
+        tunnel = agent.tunnel
+        try:
+            tunnel.check_resume(resume.received)
+        except TunnelGone:
+            return False
+        except ProtocolError as error:
+            carrier.fail(error)
+            return True
+        assert agent.ticket is not None
+        proof = agent.ticket.prove(Prover.RELAY, carrier.nonce, resume.nonce, resume.carrier)
+        resumed = Resumed(tunnel.session.received, proof)
+        heartbeat = self._heartbeat(hello)
+        carrier.answer(self._welcome(agent, heartbeat, resumed=resumed))
+        tunnel.resume(carrier, heartbeat, resume.received)
+        return True
+
+    def _begin(self, carrier: RelayCarrier, identity: Identity, hello: Hello) -> None:
         self._tunnels.replace(identity, hello.run)
         if not self._tunnels.has_room(identity):
             self._log.warn("{token} has too many tunnels", token=identity.name)
@@ -99,20 +136,48 @@ class Gate:
             self._number,
             self._wall(),
             self._registrar.control_received,
-            self._lost,
+            self._changed,
         )
         budget = Budget(self._tunnel_budget, self._budget)
         agent.tunnel = Tunnel(self._clock, Role.RELAY, agent, self._limits, budget)
-        shortest, longest = self._heartbeats
-        heartbeat = min(max(hello.heartbeat, shortest), longest)
-        carrier.answer(Welcome(str(self._number), heartbeat, self._domain, f"srrrs/{__version__}"))
+        heartbeat = self._heartbeat(hello)
+        grant = self._sessions.grant(agent)
+        carrier.answer(self._welcome(agent, heartbeat, grant=grant))
         # First: attaching tells the end at once where the carrier is gone already.
         self._tunnels.add(agent, carrier.peer)
-        agent.tunnel.attach(carrier, heartbeat)
+        agent.tunnel.attach(carrier, heartbeat, 0.0 if grant is None else grant.grace)
 
-    def _lost(self, agent: AgentTunnel) -> None:
-        self._tunnels.remove(agent)
-        self._registrar.agent_lost(agent)
+    def _heartbeat(self, hello: Hello) -> float:
+        shortest, longest = self._heartbeats
+        return min(max(hello.heartbeat, shortest), longest)
+
+    def _welcome(
+        self,
+        agent: AgentTunnel,
+        heartbeat: float,
+        grant: Grant | None = None,
+        resumed: Resumed | None = None,
+    ) -> Welcome:
+        return Welcome(
+            str(agent.number),
+            heartbeat,
+            self._domain,
+            f"srrrs/{__version__}",
+            frame=self._limits.frame,
+            grant=grant,
+            resumed=resumed,
+        )
+
+    def _changed(self, agent: AgentTunnel, word: Word) -> None:
+        if word is Word.PARKED:
+            self._sessions.park(agent)
+        elif word is Word.RESUMED:
+            self._sessions.unpark(agent)
+            self._registrar.agent_back(agent)
+        else:
+            self._sessions.forget(agent)
+            self._tunnels.remove(agent)
+            self._registrar.agent_lost(agent)
 
     def check_tokens(self) -> None:
         """End the tunnels whose token was revoked or has expired."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, fail, maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
@@ -34,11 +34,12 @@ from srrrs.protocol.frames import (
     Withdrawn,
 )
 from srrrs.relay.directory import Directory, Key, Refusal, RefusalCode, Reservation
-from srrrs.relay.edge.interfaces import IPublicService, IRoutes, ServiceAway
+from srrrs.relay.edge.interfaces import IPublicService, IRoutes, ServiceAway, ServiceParked
 from srrrs.relay.reserver import Reserver
 from srrrs.relay.store import StoreError
 from srrrs.relay.tunnels import AgentTunnel
 from srrrs.relay.urls import PublicNames
+from srrrs.relay.waiting import WaitingRoom
 
 BACKLOG: Final = 4096
 """Connections that the kernel may hold for a public port before we accept them."""
@@ -57,8 +58,14 @@ class PublicService:
     listening: IListeningPort | None = None
 
     def __init__(
-        self, reservation: Reservation, frame: Register, agent: AgentTunnel, endpoint: str
+        self,
+        reservation: Reservation,
+        frame: Register,
+        agent: AgentTunnel,
+        endpoint: str,
+        waiting: WaitingRoom,
     ) -> None:
+        self._waiting = waiting
         self.reservation = reservation
         self.key = reservation.key
         self.name = frame.name
@@ -71,10 +78,15 @@ class PublicService:
         return self.agent.live
 
     def open(self, visitor: IAddress) -> Channel:
+        if self.agent.tunnel.parked:
+            raise ServiceParked(self)
         try:
             return self.agent.tunnel.open(self.service_id, visitor)
         except TunnelGone:
             raise ServiceAway from None
+
+    def wait(self) -> Deferred[IPublicService]:
+        return self._waiting.wait(self.key)
 
 
 @implementer(IPublicService)
@@ -90,6 +102,9 @@ class AwayService:
     def open(self, visitor: IAddress) -> Channel:
         raise ServiceAway
 
+    def wait(self) -> Deferred[IPublicService]:
+        return fail(ServiceAway())
+
 
 @implementer(IRoutes)
 class Registrar:
@@ -100,6 +115,7 @@ class Registrar:
     :param tcp_factory: from a service to the protocol factory of its public port.
     :param opened: told each public port that was opened, so that accept can be paused.
     :param most_services: services that one token may have live at a time.
+    :param waiting: where visitors wait for an agent whose connection broke.
     """
 
     _log = Logger()
@@ -116,6 +132,7 @@ class Registrar:
         opened: Callable[[IListeningPort], None],
         closed: Callable[[IListeningPort], None],
         most_services: int,
+        waiting: WaitingRoom,
     ) -> None:
         self._clock = clock
         self._wall = wall
@@ -127,6 +144,7 @@ class Registrar:
         self._opened = opened
         self._closed = closed
         self._most = most_services
+        self._waiting = waiting
         self._live: dict[Key, PublicService] = {}
         self._by_label: dict[str, PublicService] = {}
         self._by_token: Counter[str] = Counter()
@@ -171,6 +189,11 @@ class Registrar:
             agent.pending.discard(frame.service_id)
             agent.tunnel.send_control(Withdrawn(frame.service_id, "as asked"))
 
+    def agent_back(self, agent: AgentTunnel) -> None:
+        """The agent's session goes on: so may the visitors who wait for it."""
+        for service in list(agent.services.values()):
+            self._waiting.let_in(service.key, service)
+
     def agent_lost(self, agent: AgentTunnel) -> None:
         """The agent's tunnel ended: its services are away."""
         agent.pending.clear()
@@ -192,6 +215,7 @@ class Registrar:
         for claim in list(self._claims):
             claim.cancel()
         self._reserver.stop()
+        self._waiting.stop()
         for service in list(self._live.values()):
             self._unpublish(service)
         for closing in list(self._closing.values()):
@@ -258,7 +282,7 @@ class Registrar:
         if frame.kind == "http":
             reservation = await self._reserver.http(key, frame.asked)
             url = self._names.http_url(reservation.label or "")
-            service = PublicService(reservation, frame, agent, url)
+            service = PublicService(reservation, frame, agent, url, self._waiting)
         else:
             service = await self._listen(agent, frame, key)
         if frame.service_id in agent.pending:
@@ -301,7 +325,8 @@ class Registrar:
             number = reservation.port or 0
             if number in self._closing:
                 await _after(self._closing[number])
-            service = PublicService(reservation, frame, agent, self._names.tcp_url(number))
+            url = self._names.tcp_url(number)
+            service = PublicService(reservation, frame, agent, url, self._waiting)
             try:
                 port = await self._endpoint(number).listen(self._tcp_factory(service))
             except CannotListenError as error:
@@ -347,6 +372,7 @@ class Registrar:
             name=service.name,
             endpoint=service.endpoint,
         )
+        self._waiting.let_in(service.key, service)
 
     def _unpublish(self, service: PublicService) -> None:
         service.agent.services.pop(service.service_id, None)

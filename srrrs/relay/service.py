@@ -35,6 +35,7 @@ from srrrs.relay.store import Store, StoreError
 from srrrs.relay.tokens import Identity, Tokens
 from srrrs.relay.tunnels import Tunnels
 from srrrs.relay.urls import PublicNames, is_local_name
+from srrrs.relay.waiting import WaitingRoom
 
 FLUSH_EVERY: Final = 60.0
 """Seconds between writes of when tokens and reservations were last used."""
@@ -160,6 +161,7 @@ class Relay(Service):
             self._accept.add,
             self._accept.remove,
             limits.services,
+            WaitingRoom(self._reactor, limits.visitors_held, config.hold),
         )
         self.gate = Gate(
             self._reactor,
@@ -172,6 +174,7 @@ class Relay(Service):
             Limits(streams=limits.streams, window=limits.window_bytes, frame=limits.frame_bytes),
             Budget(limits.buffer_bytes),
             limits.tunnel_buffer_bytes,
+            config.session_grace,
         )
         self._edge.routes = self.registrar
         self._loop(self._check_tokens, CHECK_EVERY)

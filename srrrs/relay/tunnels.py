@@ -13,11 +13,14 @@ from zope.interface import implementer
 
 from srrrs.net.address import format_address
 from srrrs.net.channel import Channel
-from srrrs.net.tunnel import ITunnelHandler, Tunnel, TunnelEnded, TunnelLost
+from srrrs.net.heartbeat import TunnelEnded
+from srrrs.net.tunnel import ITunnelHandler, Tunnel, TunnelLost
 from srrrs.protocol.errors import CloseCode, ResetCode
 from srrrs.protocol.frames import ControlFrame, Goaway
 from srrrs.protocol.handshake import Hello
+from srrrs.protocol.resumption import Ticket
 from srrrs.relay.tokens import Identity
+from srrrs.words import Word
 
 if TYPE_CHECKING:
     from srrrs.relay.registrar import PublicService
@@ -31,7 +34,9 @@ class AgentTunnel:
     """One agent's tunnel, and the services that it publishes, by the agent's service ids.
 
     :param on_control: called with each service frame.
-    :param on_lost: called once at the end.
+    :param on_change: called when it was parked, resumed or lost.
+    :ivar ticket: what a resume is proved with, where its session can be gone on with.
+    :ivar carrier: the number of the latest carrier.
     """
 
     _log = Logger()
@@ -45,7 +50,7 @@ class AgentTunnel:
         number: int,
         connected_at: float,
         on_control: Callable[[AgentTunnel, ControlFrame], None],
-        on_lost: Callable[[AgentTunnel], None],
+        on_change: Callable[[AgentTunnel, Word], None],
     ) -> None:
         self.identity = identity
         self.hello = hello
@@ -54,7 +59,9 @@ class AgentTunnel:
         self.services: dict[int, PublicService] = {}
         self.pending: set[int] = set()
         self._on_control = on_control
-        self._on_lost = on_lost
+        self._on_change = on_change
+        self.ticket: Ticket | None = None
+        self.carrier = 0
 
     def __str__(self) -> str:
         instance = self.hello.instance
@@ -76,9 +83,27 @@ class AgentTunnel:
         else:
             self._on_control(self, frame)
 
+    def tunnel_parked(self, lost: TunnelLost) -> None:
+        self._log.info(
+            "{agent}: {word}: {reason}", agent=self, word=Word.PARKED, reason=lost.reason
+        )
+        self._on_change(self, Word.PARKED)
+
+    def tunnel_resumed(self, replayed: int) -> None:
+        parked_at = self.tunnel.parked_at
+        self._log.info(
+            "{agent}: {word}: {replayed} bytes sent again",
+            agent=self,
+            word=Word.RESUMED,
+            replayed=replayed,
+            parked_at=parked_at,
+        )
+        self._on_change(self, Word.RESUMED)
+
     def tunnel_lost(self, lost: TunnelLost) -> None:
-        self._log.info("{agent}: disconnected: {reason}", agent=self, reason=lost.reason)
-        self._on_lost(self)
+        word = Word.EXPIRED if lost.expired else Word.DISCONNECTED
+        self._log.info("{agent}: {word}: {reason}", agent=self, word=word, reason=lost.reason)
+        self._on_change(self, word)
 
     async def answers(self, clock: IReactorTime) -> bool:
         """Whether the agent answers a ping in time."""

@@ -36,6 +36,9 @@ class Site:
         channel.attach(backend)
         self.backends.append(backend)
 
+    def wait(self) -> Any:
+        raise NotImplementedError
+
     def available(self) -> bool:
         return self.problem is None
 

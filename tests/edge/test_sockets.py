@@ -66,6 +66,12 @@ class End:
     def control_received(self, frame: ControlFrame) -> None:
         raise AssertionError(frame)
 
+    def tunnel_parked(self, lost: TunnelLost) -> None:
+        pass
+
+    def tunnel_resumed(self, replayed: int) -> None:
+        pass
+
     def tunnel_lost(self, lost: TunnelLost) -> None:
         self.lost = lost
 
@@ -101,6 +107,9 @@ class Relay:
 
     def lookup(self, host: str) -> Relay | None:
         return self if host == "site.localhost" else None
+
+    def wait(self) -> Any:
+        raise NotImplementedError
 
     def available(self) -> bool:
         return bool(self.ends)

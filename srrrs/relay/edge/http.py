@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 
 from srrrs.net.splice import Splice
 from srrrs.protocol.errors import Overloaded, ResetCode
-from srrrs.relay.edge.interfaces import IRoutes, ServiceAway
+from srrrs.relay.edge.interfaces import IPublicService, IRoutes, ServiceAway, ServiceParked
 from srrrs.relay.edge.pages import RETRY_AFTER, page
 
 if TYPE_CHECKING:
@@ -33,15 +34,44 @@ class HttpVisitor:
 
     def open(
         self, head: Head, visitor: IAddress, answer: Callable[[bytes], None]
-    ) -> Splice | bytes:
-        """Either the protocol that the connection goes on with, or a page to end it with.
+    ) -> Splice | bytes | Deferred[IPublicService]:
+        """The protocol that the connection goes on with, or a page to end it with, or what to wait
+        for before :meth:`open_late`.
 
         :param answer: takes the connection back, to end it with a page.
         """
-        body = head.method != "HEAD"
         service = self._routes.lookup(head.host)
         if service is None:
+            body = head.method != "HEAD"
             return page(404, "No such site", f"Nothing is published as {head.host}.", body=body)
+        try:
+            return self._open(service, head, visitor, answer)
+        except ServiceParked as parked:
+            return parked.service.wait()
+
+    def open_late(
+        self,
+        service: IPublicService | None,
+        head: Head,
+        visitor: IAddress,
+        answer: Callable[[bytes], None],
+    ) -> Splice | bytes:
+        """The same after a wait, which is not repeated. ``None``: it was in vain."""
+        if service is not None:
+            try:
+                return self._open(service, head, visitor, answer)
+            except ServiceParked:
+                pass
+        return _page(_AWAY, head.method != "HEAD")
+
+    def _open(
+        self,
+        service: IPublicService,
+        head: Head,
+        visitor: IAddress,
+        answer: Callable[[bytes], None],
+    ) -> Splice | bytes:
+        body = head.method != "HEAD"
         try:
             channel = service.open(visitor)
         except ServiceAway:

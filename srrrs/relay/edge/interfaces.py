@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from zope.interface import Attribute, Interface
 
@@ -10,6 +11,17 @@ from srrrs.net.channel import Channel
 
 class ServiceAway(Exception):
     """The service's agent is not connected."""
+
+
+class ServiceParked(Exception):
+    """The connection of the service's agent broke a moment ago: it may be worth waiting.
+
+    :ivar service: what can be waited for.
+    """
+
+    def __init__(self, service: IPublicService) -> None:
+        super().__init__()
+        self.service = service
 
 
 class IPublicService(Interface):
@@ -24,8 +36,13 @@ class IPublicService(Interface):
         """Open a stream to it.
 
         :raises ServiceAway: the agent is not connected.
+        :raises ServiceParked: it was, a moment ago.
         :raises Overloaded: a limit or the memory budget is used up.
         """
+
+    def wait() -> Deferred[IPublicService]:
+        """Fires with the service, or with what took its place, once it is served again.
+        Cancellable; errs with :exc:`ServiceAway`."""
 
 
 class IRoutes(Interface):

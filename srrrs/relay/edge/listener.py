@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -32,7 +33,7 @@ from srrrs.net.tlsrecords import tls_factory
 from srrrs.relay.edge import control
 from srrrs.relay.edge.head import END, BadHead, Head, check_beginning, parse_head
 from srrrs.relay.edge.http import HttpVisitor
-from srrrs.relay.edge.interfaces import IRoutes
+from srrrs.relay.edge.interfaces import IPublicService, IRoutes
 from srrrs.relay.edge.pages import RETRY_AFTER, page
 
 TLS_HANDSHAKE: Final = 0x16
@@ -125,6 +126,7 @@ class EdgeConnection(Protocol):
         self._slot: Slot | None = None
         self._released = False
         self._visitor: IAddress | None = None
+        self._waiting: Deferred[IPublicService] | None = None
         # It is known what this is, and nothing more is looked at: bytes are kept for whoever
         # comes next, or dropped at the end.
         self._decided = False
@@ -188,6 +190,9 @@ class EdgeConnection(Protocol):
         if self._visitor is not None:
             self._edge.gate.visitor_gone(self._visitor)
         self._decided = self._ending = True
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.cancel()
         following, self._next = self._next, None
         if following is not None:
             following.connectionLost(reason)
@@ -269,10 +274,37 @@ class EdgeConnection(Protocol):
             return
         self._visitor = peer
         visit = door.open(head, peer, self._take_back)
-        if isinstance(visit, Splice):
-            self._hand_over(visit)
+        if isinstance(visit, Deferred):
+            self._hold(visit, lambda service: door.open_late(service, head, peer, self._take_back))
         else:
+            self._go_on(visit)
+
+    def _go_on(self, visit: Splice | bytes) -> None:
+        if isinstance(visit, bytes):
             self._answer(visit)
+        else:
+            self._hand_over(visit)
+
+    def _hold(
+        self,
+        wait: Deferred[IPublicService],
+        open_late: Callable[[IPublicService | None], Splice | bytes],
+    ) -> None:
+        """Unread, until the service is served again, or no longer waited for."""
+        self._disarm()
+        self._waiting = wait
+        self.transport.pauseProducing()
+
+        def over(result: Any) -> None:
+            self._waiting = None
+            if self._ending:
+                return  # The visitor went away.
+            self.transport.resumeProducing()
+            self._go_on(open_late(None if isinstance(result, Failure) else result))
+
+        wait.addBoth(over).addErrback(
+            lambda failure: self._log.failure("a visitor who waited was lost", failure)
+        )
 
     def _agent(self) -> None:
         """Autobahn goes on; the head is validated and capped by now."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from srrrs.net.accept import AcceptGate
 from srrrs.net.address import format_address
 from srrrs.net.channel import Channel
 from srrrs.net.splice import Splice
 from srrrs.protocol.errors import Overloaded
-from srrrs.relay.edge.interfaces import IPublicService, ServiceAway
+from srrrs.relay.edge.interfaces import IPublicService, ServiceAway, ServiceParked
 
 
 class PublicPortFactory(Factory):
@@ -39,6 +41,8 @@ class PublicPortFactory(Factory):
             channel = self.service.open(addr)
         except (ServiceAway, Overloaded):
             return _Refused(self.gate, addr)
+        except ServiceParked as parked:
+            return _Held(self.gate, addr, parked.service.wait())
         return _Visitor(channel, self.gate)
 
 
@@ -57,6 +61,64 @@ class _Visitor(Splice):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gate.visitor_gone(self._visitor)
         super().connectionLost(reason)
+        self._gate.closed()
+
+
+@implementer(IHalfCloseableProtocol)
+class _Held(Protocol):
+    """Waits, unread, until the service is served again, and becomes a stream to it then."""
+
+    _log = Logger()
+
+    def __init__(self, gate: AcceptGate, addr: IAddress, wait: Deferred[IPublicService]) -> None:
+        self._gate = gate
+        self._visitor = addr
+        self._wait: Deferred[IPublicService] | None = wait
+        self._splice: Splice | None = None
+
+    def connectionMade(self) -> None:
+        self._gate.opened(self.transport)
+        self.transport.pauseProducing()  # type: ignore[union-attr]
+        assert self._wait is not None
+        self._wait.addCallbacks(self._served, self._in_vain).addErrback(
+            lambda failure: self._log.failure("a visitor who waited was lost", failure)
+        )
+
+    def _served(self, service: IPublicService) -> None:
+        self._wait = None
+        try:
+            channel = service.open(self._visitor)
+        except (ServiceAway, ServiceParked, Overloaded):
+            self.transport.abortConnection()  # type: ignore[union-attr]
+            return
+        self._splice = splice = Splice(channel)
+        splice.makeConnection(self.transport)
+        if self._splice is splice:
+            self.dataReceived = splice.dataReceived  # type: ignore[method-assign]
+            if not channel.stream.held_back:
+                self.transport.resumeProducing()  # type: ignore[union-attr]
+
+    def _in_vain(self, failure: Failure) -> None:
+        waiting, self._wait = self._wait, None
+        if waiting is not None and self.transport is not None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def readConnectionLost(self) -> None:
+        if self._splice is not None:
+            self._splice.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        if self._splice is not None:
+            self._splice.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        waiting, self._wait = self._wait, None
+        if waiting is not None:
+            waiting.cancel()
+        splice, self._splice = self._splice, None
+        if splice is not None:
+            splice.connectionLost(reason)
+        self._gate.visitor_gone(self._visitor)
         self._gate.closed()
 
 
