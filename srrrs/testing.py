@@ -405,6 +405,7 @@ class MemoryCarrier:
     :ivar answers_pings: set it to False for an end that has fallen silent.
     :ivar aborted: this end was aborted.
     :ivar lost: the end was told to the handler.
+    :ivar stranded: set it to True for an end whose machine has lost its address.
     """
 
     other: MemoryCarrier
@@ -417,6 +418,7 @@ class MemoryCarrier:
         self.answers_pings = True
         self.aborted = False
         self.lost = False
+        self.stranded = False
         self.closing: tuple[int, str] | None = None
         self._clock = clock
         self._buffer_size = buffer_size
@@ -494,6 +496,12 @@ class MemoryCarrier:
         self._handler = handler
         if self.lost:
             handler.carrier_lost(None, "the connection was lost")
+
+    def notice_silence(self, interval: float) -> None:
+        """Memory has no such notion."""
+
+    def is_stranded(self) -> bool:
+        return self.stranded
 
     def _put(self, kind: str, payload: Any) -> bool:
         if self.lost or self.aborted or self.closing is not None:

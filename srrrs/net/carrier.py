@@ -18,6 +18,13 @@ class ICarrier(Interface):
     def start(handler: ICarrierHandler) -> None:
         """The handshake is done: from now on tell ``handler``."""
 
+    def notice_silence(interval: float) -> None:
+        """Have the system too notice when the peer answers nothing any more, where it can;
+        ``interval`` is the heartbeat's, seconds."""
+
+    def is_stranded() -> bool:
+        """Whether its own address is no longer one of this machine's, as far as can be told."""
+
     def send(chunks: Sequence[bytes], size: int) -> None:
         """Send session bytes, ``size`` in all, as one message. Nothing after the end."""
 

@@ -49,6 +49,11 @@ class Heartbeat:
         # Who asked while there was no carrier.
         self._asking: list[Deferred[float]] = []
         self._ended: str | None = None
+        # The ping that decides whether a carrier in doubt is kept, when it was sent, and for how
+        # many seconds nothing may be heard before its answer.
+        self._probe: bytes | None = None
+        self._probed_at = 0.0
+        self._within = 0.0
 
     def start(self, carrier: ICarrier, interval: float) -> None:
         """Go on with a carrier; ``interval`` in seconds."""
@@ -62,7 +67,7 @@ class Heartbeat:
 
     def stop(self) -> None:
         """The carrier is gone. Who waits for a sign of life gets it from the next one."""
-        self._carrier = None
+        self._carrier = self._probe = None
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -93,11 +98,28 @@ class Heartbeat:
             self._send(waiter)
         return waiter
 
+    def probe(self, within: float) -> None:
+        """Give a carrier that is in doubt up unless it answers a ping; bytes heard meanwhile give
+        it time, for the answer may have to wait behind much else.
+
+        :param within: seconds for which nothing may be heard.
+        """
+        if self._carrier is None or self._probe is not None:
+            return
+        self._probed_at, self._within = self._clock.seconds(), within
+        self._probe = self._send(None)
+        if self._call is not None:
+            self._call.cancel()
+        self._beat()
+
     def ponged(self, payload: bytes) -> None:
         """The answer to a ping has come."""
         sent_at, waiter = self._pings.pop(payload, (None, None))
         if sent_at is None:
             return
+        if self._probe is not None and payload >= self._probe:
+            # Of several pings only the latest need be answered (RFC 6455, 5.5.3).
+            self._probe = None
         sample = self._clock.seconds() - sent_at
         self._sampled(sample)
         if waiter is not None:
@@ -118,6 +140,8 @@ class Heartbeat:
             return
         now = self._clock.seconds()
         silent_at = carrier.heard_at + SILENCE * self._interval
+        if self._probe is not None:
+            silent_at = min(silent_at, max(self._probed_at, carrier.heard_at) + self._within)
         if now >= silent_at:
             self._silent(f"nothing heard for {now - carrier.heard_at:.1f} s")
             return
@@ -127,9 +151,10 @@ class Heartbeat:
                 self._send(None)
         self._call = self._clock.callLater(max(0.0, min(self._due, silent_at) - now), self._beat)
 
-    def _send(self, waiter: Deferred[float] | None) -> None:
+    def _send(self, waiter: Deferred[float] | None) -> bytes:
         assert self._carrier is not None
         self._number += 1
         payload = _PING.pack(self._number)
         self._pings[payload] = (self._clock.seconds(), waiter)
         self._carrier.ping(payload)
+        return payload

@@ -34,6 +34,10 @@ MESSAGES_A_TURN: Final = 4
 """Messages sent before the reactor gets to serve others."""
 JOINED: Final = 16 * 1024
 """Bytes of a message up to which it is kept for a replay as one piece."""
+PROBE_MIN: Final = 1.0
+"""Seconds that a carrier in doubt has at least to be heard."""
+PROBE_ROUND_TRIPS: Final = 4
+"""Round trips that it has."""
 SMOOTHING: Final = 1 / 8
 """Weight of a new round-trip sample (RFC 6298, 2.3)."""
 
@@ -178,6 +182,17 @@ class Tunnel:
     def ping(self) -> Deferred[float]:
         """Ask for a sign of life, as :meth:`Heartbeat.ping`."""
         return self._heartbeat.ping()
+
+    def probe(self) -> None:
+        """The network has changed: give the carrier up if it cannot work any more, at once where
+        this machine has lost its address, else unless it answers soon."""
+        carrier = self._carrier
+        if carrier is None or self.ended is not None:
+            return
+        if carrier.is_stranded():
+            self._give_up(TunnelLost(None, "this machine's address has changed"))
+        else:
+            self._heartbeat.probe(max(PROBE_MIN, PROBE_ROUND_TRIPS * (self.rtt or 0.0)))
 
     def close(self, code: CloseCode, reason: str) -> None:
         """End the tunnel: what is queued goes out, streams are reset, the carrier is closed."""
@@ -369,6 +384,7 @@ class Tunnel:
         self._carrier = carrier
         self._writable = True
         self.mux.peer_frame = carrier.peer_frame
+        carrier.notice_silence(heartbeat)
         carrier.start(self)
         if carrier is self._carrier and self.ended is None:
             self._heartbeat.start(carrier, heartbeat)
@@ -386,11 +402,14 @@ class Tunnel:
         self.expire("its agent did not come back in time")
 
     def _silent(self, reason: str) -> None:
+        self._give_up(TunnelLost(CloseCode.SILENCE, reason))
+
+    def _give_up(self, lost: TunnelLost) -> None:
         carrier, self._carrier = self._carrier, None
         if carrier is not None:
             carrier.detach()
             carrier.abort()
-        self._input(Input.BROKEN, TunnelLost(CloseCode.SILENCE, reason))
+        self._input(Input.BROKEN, lost)
 
     def _sampled(self, sample: float) -> None:
         self.rtt = sample if self.rtt is None else self.rtt + SMOOTHING * (sample - self.rtt)

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from srrrs.net import sockets
 from srrrs.net.carrier import ICarrier, ICarrierHandler
 from srrrs.net.websocket.binary import FrameReader, binary_frame
 from srrrs.net.websocket.quiet import QuietProtocol
@@ -112,6 +113,12 @@ class CarrierBase(QuietProtocol):
             handler.carrier_lost(*(self._told or (None, "the connection was lost")))
         elif self._paused:
             handler.pause_writing()
+
+    def notice_silence(self, interval: float) -> None:
+        sockets.notice_silence(self.transport, interval)
+
+    def is_stranded(self) -> bool:
+        return sockets.is_stranded(self.transport)
 
     def send(self, chunks: Sequence[bytes], size: int) -> None:
         self._send_binary(_SESSION_KIND, chunks, size)
@@ -249,6 +256,17 @@ class CarrierBase(QuietProtocol):
             self._close_call.cancel()
             self._close_call = None
         super().connectionLost(reason)  # type: ignore[misc]
+        self._tell_end(reason)
+
+    def onCloseFrame(self, code: int, reasonRaw: bytes) -> Any:
+        was_open = self.state == _OPEN
+        violated = super().onCloseFrame(code, reasonRaw)  # type: ignore[misc]
+        if was_open and not violated and self._handler is not None:
+            # Nothing comes after it, and how long the connection lasts is up to the other end.
+            self._tell_end(connectionDone)
+        return violated
+
+    def _tell_end(self, reason: Failure) -> None:
         code = getattr(self, "remoteCloseCode", None)
         if self._told is None or code is not None:
             text = getattr(self, "remoteCloseReason", None)

@@ -1,0 +1,81 @@
+"""The socket below a transport, and what a carrier asks of it."""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+from typing import Any, Final
+
+USER_TIMEOUT: Final = 2.5
+"""Heartbeat intervals for which bytes may stay unacknowledged (RFC 5482)."""
+MIN_USER_TIMEOUT: Final = 10.0
+"""Seconds for which they may in any case: the time also runs while the peer acknowledges but has no
+room, as a proxy in front of a thin link may have none for seconds."""
+KEEPALIVE_PROBES: Final = 3
+MAX_KEEPALIVE: Final = 32767
+"""Seconds (Linux, ``MAX_TCP_KEEPIDLE``)."""
+_DEPTH: Final = 8
+_INET: Final = (socket.AF_INET, socket.AF_INET6)
+
+
+def socket_below(transport: Any) -> socket.socket | None:
+    """The stream socket that a transport of Twisted's or ours ends in, through TLS and other
+    wrappers; ``None`` where there is none, or it is closed."""
+    for _ in range(_DEPTH):
+        if transport is None:
+            return None
+        found = getattr(transport, "socket", None)
+        if isinstance(found, socket.socket):
+            return None if found.fileno() < 0 else found
+        transport = getattr(transport, "transport", None)
+    return None
+
+
+def notice_silence(transport: Any, interval: float) -> None:
+    """Have the system give a TCP connection up whose peer answers nothing any more, as far as it
+    can: what is sent must be acknowledged within :data:`USER_TIMEOUT` intervals, and a connection
+    on which nothing is sent is asked about after one.
+
+    :param interval: the heartbeat's, seconds.
+    """
+    sock = socket_below(transport)
+    if sock is None or sock.family not in _INET:
+        return
+    timeout = max(USER_TIMEOUT * interval, MIN_USER_TIMEOUT)
+    idle = min(max(1, math.ceil(interval)), MAX_KEEPALIVE)
+    again = min(max(1, math.ceil((timeout - idle) / KEEPALIVE_PROBES)), MAX_KEEPALIVE)
+    _set(sock, socket.SOL_SOCKET, "SO_KEEPALIVE", 1)
+    # macOS calls the first TCP_KEEPALIVE.
+    _set(sock, socket.IPPROTO_TCP, "TCP_KEEPIDLE", idle) or _set(
+        sock, socket.IPPROTO_TCP, "TCP_KEEPALIVE", idle
+    )
+    _set(sock, socket.IPPROTO_TCP, "TCP_KEEPINTVL", again)
+    _set(sock, socket.IPPROTO_TCP, "TCP_KEEPCNT", KEEPALIVE_PROBES)
+    _set(sock, socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", min(round(timeout * 1000), 2**31 - 1))
+
+
+def is_stranded(transport: Any) -> bool:
+    """Whether a connection's own address is no longer one of this machine's, so that nothing can
+    reach it. ``False`` where that cannot be told."""
+    sock = socket_below(transport)
+    if sock is None or sock.family not in _INET:
+        return False
+    try:
+        host, _, *rest = sock.getsockname()
+        with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0, *rest))
+    except OSError as problem:
+        return problem.errno == errno.EADDRNOTAVAIL
+    return False
+
+
+def _set(sock: socket.socket, level: int, name: str, value: int) -> bool:
+    option = getattr(socket, name, None)
+    if option is None:
+        return False
+    try:
+        sock.setsockopt(level, option, value)
+    except OSError:
+        return False
+    return True
