@@ -25,7 +25,7 @@ from srrrs.agent.report import Reporter, process_reporter
 from srrrs.agent.resuming import REDIAL_EVERY, Attempt, ForeignRelay, Held, Redialler
 from srrrs.agent.services import PublishedService, Services
 from srrrs.config import AgentConfig, AgentLimits, ConfigError, TokenUnavailable
-from srrrs.net.backoff import Backoff
+from srrrs.net.backoff import SLOW_BASE, Backoff
 from srrrs.net.carrier import ICarrier
 from srrrs.net.channel import Channel
 from srrrs.net.dial import DialError, DialTarget, dial
@@ -145,6 +145,9 @@ class Agent(service.Service):
         self._timer: IDelayedCall | None = None
         self._stopped: list[Deferred[None]] = []
         self._told: str | None = None
+        # Whether what is waited for may pass, and since when.
+        self._heals = True
+        self._waiting_since = 0.0
         self._began = False
 
     @property
@@ -184,6 +187,23 @@ class Agent(service.Service):
     def remove(self, name: str) -> Deferred[None]:
         """Withdraw a service; fires once that is done. :raises KeyError: no such service."""
         return self.services.remove(name)
+
+    # --- the network ----------------------------------------------------------------------------
+
+    def network_changed(self) -> None:
+        """The machine's network is another one now: doubt the connection, and do not sit out a
+        wait that may have lost its reason."""
+        link = self._link
+        if self.state is State.CONNECTED and link is not None and link.tunnel is not None:
+            link.tunnel.probe()
+        elif self.state is State.PARKED:
+            self._redialler.hurry()
+        elif self.state is State.WAITING and self._timer is not None:
+            # A restless network must not make the relay be dialled without a pause.
+            least = REDIAL_EVERY[0] if self._heals else SLOW_BASE / 2
+            soon = max(0.0, self._waiting_since + least - self._clock.seconds())
+            if self._timer.getTime() > self._clock.seconds() + soon:
+                self._timer.reset(soon)
 
     # --- ServiceObserver ------------------------------------------------------------------------
 
@@ -385,15 +405,17 @@ class Agent(service.Service):
 
     def _do_schedule(self, detail: DialError | TunnelLost) -> None:
         if isinstance(detail, DialError):
+            self._heals = detail.heals
             delay = self._backoff.next() if detail.heals else self._backoff.next_slow()
             # The same trouble again is no change of state.
             if self._told != str(detail):
                 self._told = str(detail)
                 self._reporter.retrying(str(detail), delay, detail.heals)
         else:
-            stubborn = detail.code in _STUBBORN
-            delay = self._backoff.next_slow() if stubborn else self._backoff.next()
+            self._heals = detail.code not in _STUBBORN
+            delay = self._backoff.next() if self._heals else self._backoff.next_slow()
             self._reporter.disconnected(detail.reason.rstrip("."), delay)
+        self._waiting_since = self._clock.seconds()
         self._timer = self._clock.callLater(delay, self._timer_ran_out)
 
     def _do_unschedule(self, _: Any) -> None:

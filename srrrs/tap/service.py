@@ -38,8 +38,10 @@ def agent_service(reactor: Any, config: AgentConfig) -> IService:
     :raises ConfigError: the configuration cannot be used here.
     """
     from srrrs.agent.service import make_agent
+    from srrrs.agent.watching import NetworkWatch
 
-    return _process(reactor, make_agent(reactor, config))
+    agent = make_agent(reactor, config)
+    return _process(reactor, agent, NetworkWatch(reactor, agent.network_changed))
 
 
 def plainly(service: IService, options: usage.Options) -> IService:
