@@ -40,6 +40,7 @@ class Fleet:
         from twisted.internet.defer import Deferred
 
         from srrrs.agent.backends import EndpointBackend, backend_endpoint
+        from srrrs.agent.edges import Edge, Edges
         from srrrs.agent.report import Reporter
         from srrrs.agent.service import Agent
         from srrrs.config import AgentLimits
@@ -83,11 +84,10 @@ class Fleet:
         for number in range(options.first, options.first + options.count):
             agent = Agent(
                 reactor,
-                relay=target.url,
+                edges=Edges(reactor, [Edge(target.url, dial_counted)]),
                 instance=f"bench-{number}",
                 heartbeat=options.heartbeat,
                 token=lambda: secret,
-                dial=dial_counted,
                 make_tunnel=make_tunnel,
                 reporter=Reporter(),
             )

@@ -44,8 +44,9 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from srrrs.agent.backends import FactoryBackend
+from srrrs.agent.make import agent_for
 from srrrs.agent.report import log_reporter
-from srrrs.agent.service import Agent, agent_for
+from srrrs.agent.service import Agent
 from srrrs.agent.services import PublishedService
 from srrrs.config import AgentLimits, ConfigError, TokenSource, values
 from srrrs.net.dial import DialTarget
@@ -144,13 +145,15 @@ _budget = Budget(_limits.buffer_bytes)
 def _make_agent(reactor: Any, relay: Relay) -> Agent:
     return agent_for(
         reactor,
-        relay.target,
+        (relay.target,),
         relay.token.read,
         log_reporter(),
         instance=relay.instance,
         heartbeat=relay.heartbeat,
         limits=_limits,
         budget=_budget,
+        # Whoever stops listening waits for that alone.
+        drain=0.0,
     )
 
 

@@ -18,5 +18,5 @@ class Word(StrEnum):
     READY = "ready"  #: a service has its public address
     REFUSED = "refused"  #: the relay does not provide a service
     WITHDRAWN = "withdrawn"  #: a service has lost its public address
-    DRAINING = "draining"  #: the relay asked the agent to go elsewhere
+    DRAINING = "draining"  #: no new visitors here; running streams finish
     STOPPED = "stopped"  #: the agent ended because it was told to

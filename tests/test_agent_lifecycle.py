@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from twisted.internet.defer import CancelledError
@@ -13,9 +14,13 @@ from srrrs.net.dial import DialError
 from srrrs.net.tunnel import TunnelLost
 from srrrs.protocol.errors import CloseCode
 from srrrs.protocol.frames import Goaway, Registered, Withdraw, Withdrawn
+from srrrs.protocol.handshake import Resumed
 from srrrs.words import Word
-from tests.agent_fakes import WELCOME, FakeBackend, FakeCarrier, Rig
+from tests.agent_fakes import GRANTED, RELAY, WELCOME, FakeBackend, FakeCarrier, Rig
 from tests.conftest import FlushLoggedErrors
+
+#: Of a relay that goes on with a session.
+RESUMED = replace(WELCOME, resumed=Resumed(0, "0" * 64))
 
 
 def test_every_state_answers_every_input() -> None:
@@ -29,8 +34,10 @@ def test_a_late_welcome_is_always_discarded() -> None:
 
 
 def test_stopping_leads_to_stopped_only() -> None:
-    for event in Input:
-        assert TRANSITIONS[State.STOPPING, event][0] in (State.STOPPING, State.STOPPED)
+    order = [State.DRAINING, State.STOPPING, State.STOPPED]
+    for state in order[:2]:
+        for event in Input:
+            assert TRANSITIONS[state, event][0] in order[order.index(state) :]
 
 
 def _reach(rig: Rig, state: State) -> None:
@@ -42,9 +49,13 @@ def _reach(rig: Rig, state: State) -> None:
         return
     if state is State.WAITING:
         rig.dials[-1][2].errback(DialError("refused"))
-    elif state in (State.CONNECTED, State.STOPPING):
-        rig.welcome()
-    if state in (State.STOPPING, State.STOPPED):
+    elif state is not State.STOPPED:
+        rig.welcome(GRANTED)
+    if state is State.PARKED:
+        rig.tunnels[-1].park()
+    if state is State.DRAINING:
+        rig.tunnels[-1].streams = 1
+    if state in (State.DRAINING, State.STOPPING, State.STOPPED):
         agent.stopService()
 
 
@@ -59,8 +70,10 @@ def test_the_agent_takes_each_input_in_each_state(state: State, event: Input) ->
     link = rig.agent._link
     details: dict[Input, object] = {
         Input.WELCOMED: (link, carrier, WELCOME),
+        Input.RESUMED: (link, carrier, RESUMED),
         Input.FAILED: DialError("refused"),
         Input.LOST: TunnelLost(None, "cut"),
+        Input.SENT_AWAY: [rig.edge("ws://b.localhost/tunnel")],
     }
     detail = details.get(event)
     wanted, actions = TRANSITIONS[state, event]
@@ -69,10 +82,13 @@ def test_the_agent_takes_each_input_in_each_state(state: State, event: Input) ->
             rig.agent._input(event, detail)
     else:
         rig.agent._input(event, detail)
-    # Giving up a dial ends it at once here.
-    assert rig.agent.state is (State.STOPPED if Action.CANCEL_DIAL in actions else wanted)
+    if Action.WITHDRAW in actions:
+        # There is no stream to wait for, and where there is no tunnel, nothing to close.
+        wanted = State.STOPPING if rig.tunnels else State.STOPPED
+    assert rig.agent.state is wanted
     assert carrier.aborted is (Action.DISCARD in actions)
     rig.agent._do_unschedule(None)
+    rig.agent._do_halt(None)
     for _, _, answer in rig.dials:
         answer.addErrback(lambda failure: failure.trap(CancelledError))
 
@@ -270,7 +286,15 @@ def test_a_fault_while_the_tunnel_is_set_up_leads_to_another_dial(
     assert len(flush_logged_errors(RuntimeError)) == 1
 
 
-def test_goaway_is_reported() -> None:
+def test_goaway_is_reported_and_with_nowhere_to_go_the_tunnel_is_kept() -> None:
     rig = Rig()
-    rig.connected().handler.control_received(Goaway("upgrade"))
-    assert rig.record.words[-1] is Word.DRAINING
+    tunnel = rig.connected()
+    tunnel.handler.control_received(Goaway("upgrade"))
+    assert rig.record.events[-1] == (
+        Word.DRAINING,
+        {"reason": "upgrade", "relay": RELAY, "next": None},
+    )
+    assert rig.agent.state is State.CONNECTED
+    tunnel.lose("the relay is stopping", CloseCode.SHUTDOWN)
+    rig.clock.advance(0.5)
+    assert rig.dialled == [RELAY, RELAY]

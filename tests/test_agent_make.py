@@ -6,8 +6,8 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from srrrs.agent.lifecycle import State
+from srrrs.agent.make import make_agent
 from srrrs.agent.report import Reporter
-from srrrs.agent.service import make_agent
 from srrrs.config import AgentConfig, ConfigError, ServiceSpec, TokenSource
 
 HTTP = ServiceSpec("http", "http", "localhost:8080", "tcp:localhost:8080")
@@ -15,7 +15,10 @@ HTTP = ServiceSpec("http", "http", "localhost:8080", "tcp:localhost:8080")
 
 def config(*services: ServiceSpec, edge_url: str = "wss://relay.example/tunnel") -> AgentConfig:
     return AgentConfig(
-        edge_url=edge_url, token=TokenSource.parse("secret"), services=services, instance="here"
+        edge_urls=(edge_url,),
+        token=TokenSource.parse("secret"),
+        services=services,
+        instance="here",
     )
 
 

@@ -82,7 +82,7 @@ def test_the_agents_unit_runs_with_our_options(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name)
     options = AgentOptions()
     options.parseOptions(words)
-    assert options.config.edge_url == "wss://relay.edge.srrrs.com/tunnel"
+    assert options.config.edge_urls == ("wss://relay.edge.srrrs.com/tunnel",)
     assert options.config.heartbeat_interval == 15.0
     assert [(each.name, each.kind) for each in options.config.services] == [
         ("http", "http"),

@@ -215,7 +215,7 @@ def test_edge_urls() -> None:
         "ws://[::1]:8000/tunnel": "ws://[::1]:8000/tunnel",
         "ws://a.localhost": "ws://a.localhost/tunnel",
     }.items():
-        assert agent(edge_url=[text]).edge_url == expected
+        assert agent(edge_url=[text]).edge_urls == (expected,)
 
 
 @pytest.mark.parametrize(
@@ -233,10 +233,25 @@ def test_no_edge_urls(url: str) -> None:
     assert "pass1" not in str(raised.value)
 
 
+def test_several_edge_urls(tmp_path: Path) -> None:
+    """In their order, from anywhere; one that is given twice is one."""
+    wanted = ("wss://a.example/tunnel", "wss://b.example/tunnel")
+    given = ["wss://a.example", "wss://b.example", "wss://A.example/"]
+    assert agent(edge_url=given).edge_urls == wanted
+    rest = {"auth-token": ["secret"], "local-http": ["80"]}
+    environ = {"SRRRS_EDGE_URL": "wss://a.example, wss://b.example"}
+    assert agent_config(rest, environ).edge_urls == wanted
+    file = tmp_path / "srrrs.toml"
+    file.write_text('[agent]\nedge-url = ["wss://a.example", "wss://b.example"]\n')
+    assert agent_config({**rest, "config": [str(file)]}, {}).edge_urls == wanted
+    with pytest.raises(ConfigError, match="--edge-url: "):
+        agent(edge_url=["wss://a.example", "ws://b.example"])
+
+
 def test_insecure_allows_ws_anywhere() -> None:
     """It is about ws:// and nothing else."""
     config = agent(edge_url=["ws://relay.example/"], insecure=["true"])
-    assert config.edge_url == "ws://relay.example/tunnel"
+    assert config.edge_urls == ("ws://relay.example/tunnel",)
 
 
 @pytest.mark.parametrize("missing", ["edge-url", "auth-token"])
@@ -430,7 +445,7 @@ def test_the_tables_defaults_are_those_of_the_dataclasses() -> None:
     relay = relay_config({}, {"STATE_DIRECTORY": "/state"})
     assert relay == RelayConfig(data_dir=Path("/state"))
     given = agent()
-    plain = AgentConfig(edge_url=given.edge_url, token=given.token, services=given.services)
+    plain = AgentConfig(edge_urls=given.edge_urls, token=given.token, services=given.services)
     assert given == plain
 
 

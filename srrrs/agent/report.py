@@ -136,9 +136,23 @@ class Reporter:
             f"{service:<{_NAME_WIDTH}} {Word.WITHDRAWN} by the relay: {reason}",
         )
 
-    def draining(self, reason: str) -> None:
-        """The relay is about to go away."""
-        self._emit(Word.DRAINING, {"reason": reason}, f"the relay is {Word.DRAINING}: {reason}")
+    def draining(self, reason: str, relay: str, onward: str | None) -> None:
+        """The relay at ``relay`` (a URL) is about to go away; the agent goes to ``onward``, or,
+        where there is none, waits for the tunnel's end."""
+        where = "" if onward is None else f"; going to {onward}"
+        self._emit(
+            Word.DRAINING,
+            {"reason": reason, "relay": relay, "next": onward},
+            f"{relay} is {Word.DRAINING}: {reason}{where}",
+        )
+
+    def leaving(self, streams: int, limit: float) -> None:
+        """The agent was told to end, and lets its streams finish first, ``limit`` seconds."""
+        self._emit(
+            Word.DRAINING,
+            {"reason": "the agent stops", "streams": streams, "limit": _rounded(limit)},
+            f"{Word.DRAINING}: {streams} running streams have {limit:g} s to finish",
+        )
 
     def stopped(self) -> None:
         """The agent ended because it was told to."""

@@ -11,46 +11,45 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.application import service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from srrrs._version import __version__
-from srrrs.agent.backends import EndpointBackend, IBackend, backend_endpoint
-from srrrs.agent.identity import default_instance, new_run
+from srrrs.agent.backends import IBackend
+from srrrs.agent.edges import Edge, Edges
+from srrrs.agent.identity import new_run
 from srrrs.agent.lifecycle import TRANSITIONS, Action, Input, State
-from srrrs.agent.report import Reporter, process_reporter
+from srrrs.agent.report import Reporter
 from srrrs.agent.resuming import REDIAL_EVERY, Attempt, ForeignRelay, Held, Redialler
+from srrrs.agent.retired import Retired
 from srrrs.agent.services import PublishedService, Services
-from srrrs.config import AgentConfig, AgentLimits, ConfigError, TokenUnavailable
+from srrrs.config import TokenUnavailable
 from srrrs.net.backoff import SLOW_BASE, Backoff
 from srrrs.net.carrier import ICarrier
 from srrrs.net.channel import Channel
-from srrrs.net.dial import DialError, DialTarget, dial
+from srrrs.net.dial import DialError
+from srrrs.net.draining import DRAIN, when_idle
 from srrrs.net.tunnel import ITunnelHandler, Tunnel, TunnelLost
 from srrrs.protocol.errors import CloseCode, ProtocolError, ResetCode, TunnelGone
-from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import ControlFrame, Goaway
 from srrrs.protocol.handshake import Hello, Welcome
-from srrrs.protocol.mux import Limits, Role
 
 #: Seconds for which streams wait for another connection, unless told otherwise.
 GRACE: Final = 60.0
-#: Seconds that withdrawing the services and closing the tunnel may take when the agent stops.
+#: Seconds that withdrawing the services and closing the tunnels may take when the agent stops, once
+#: the streams have ended or had their time.
 STOP_TIMEOUT: Final = 8.0
+#: Tunnels of relays that went away whose streams still run; the oldest gives way.
+MOST_RETIRED: Final = 8
 
 #: Ends after which an immediate redial would meet the same end again.
 _STUBBORN: Final = frozenset(
     {CloseCode.PROTOCOL, CloseCode.VERSION, CloseCode.LIMIT, CloseCode.REPLACED}
 )
 
-Dial = Callable[
-    [str, Callable[[str], Hello], Callable[[], None]], Deferred[tuple[ICarrier, Welcome]]
-]
-"""From a token, what makes a hello for the relay's nonce, and what to call once TCP connects, to
-the relay's answer; errbacks with :exc:`DialError`."""
 MakeTunnel = Callable[[ITunnelHandler], Tunnel]
 """A tunnel that waits for its carrier."""
 
@@ -59,8 +58,12 @@ MakeTunnel = Callable[[ITunnelHandler], Tunnel]
 class _Link:
     """One dial and the tunnel that comes of it; only the latest counts."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, edge: Edge | None = None) -> None:
         self._agent = agent
+        # The relay that answered.
+        self.edge = edge
+        # Who keeps the tunnel, once its relay has said that it goes away.
+        self.retired: Retired | None = None
         self.dialling: Deferred[None] | None = None
         self.tunnel: Tunnel | None = None
         self.held: Held | None = None
@@ -88,16 +91,16 @@ class Agent(service.Service):
     """Keeps one tunnel to a relay and publishes services over it.
 
     :param clock: for waits and deadlines.
-    :param relay: the edge URL, for people.
+    :param edges: the relays that it may use.
     :param instance: which machine this is.
     :param heartbeat: the interval to ask for, seconds.
     :param grace: the seconds to ask for that streams wait when the connection breaks; 0: none.
     :param token: reads the token, at each dial; may raise
         :exc:`srrrs.config.TokenUnavailable`.
-    :param dial: dials the relay.
     :param make_tunnel: makes the tunnel for a carrier that the relay has welcomed.
     :param reporter: is told what people want to know.
     :param random: gives floats in [0, 1), for jitter.
+    :param drain: seconds that running streams have to finish in when the agent stops.
     :ivar run: the id of this tunnel's owner; new for each agent, kept over its redials.
     :ivar state: where it is in its life.
     :ivar services: what it publishes.
@@ -109,23 +112,23 @@ class Agent(service.Service):
         self,
         clock: IReactorTime,
         *,
-        relay: str,
+        edges: Edges,
         instance: str,
         heartbeat: float,
         token: Callable[[], str],
-        dial: Dial,
         make_tunnel: MakeTunnel,
         reporter: Reporter,
         random: Callable[[], float] = random.random,
         stop_timeout: float = STOP_TIMEOUT,
         grace: float = GRACE,
+        drain: float = DRAIN,
         frame: int | None = None,
     ) -> None:
         self.run = new_run()
         self.state = State.IDLE
         self.services = Services(clock, random, self)
         self._clock = clock
-        self._relay = relay
+        self._edges = edges
         self._hello = Hello(
             self.run,
             instance,
@@ -135,12 +138,20 @@ class Agent(service.Service):
             grace=grace or None,
         )
         self._token = token
-        self._dial = dial
         self._make_tunnel = make_tunnel
         self._reporter = reporter
         self._backoff = Backoff(random)
+        self._random = random
         self._stop_timeout = stop_timeout
+        self._drain = drain
         self._link: _Link | None = None
+        self._retired: list[Retired] = []
+        # Where to go next, in the place of all that there is.
+        self._places: list[Edge] | None = None
+        # While it stops: a dial that was given up, the withdrawals, and the streams' end.
+        self._given_up: Deferred[None] = succeed(None)
+        self._withdrawn: Deferred[None] = succeed(None)
+        self._idle: Deferred[None] | None = None
         self._redialler = Redialler(clock, random, self._dial_again)
         self._timer: IDelayedCall | None = None
         self._stopped: list[Deferred[None]] = []
@@ -164,8 +175,9 @@ class Agent(service.Service):
         super().startService()  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Deferred[None]:
-        """Withdraw the services and close the tunnel; fires when all has ended, within
-        :data:`STOP_TIMEOUT`. Services stay in the agent for the next start."""
+        """Withdraw the services, let running streams finish, and close the tunnels; fires when all
+        has ended, within ``drain`` seconds and :data:`STOP_TIMEOUT`. Services stay in the agent for
+        the next start."""
         super().stopService()  # type: ignore[no-untyped-call]
         ended: Deferred[None] = Deferred()
         self._stopped.append(ended)
@@ -204,6 +216,8 @@ class Agent(service.Service):
             soon = max(0.0, self._waiting_since + least - self._clock.seconds())
             if self._timer.getTime() > self._clock.seconds() + soon:
                 self._timer.reset(soon)
+        for each in self._retired:
+            each.network_changed()
 
     # --- ServiceObserver ------------------------------------------------------------------------
 
@@ -238,19 +252,23 @@ class Agent(service.Service):
         self._input(Input.DUE)
 
     async def _attempt(
-        self, attempt: Attempt, answered: Callable[[], None]
-    ) -> tuple[ICarrier, Welcome]:
+        self,
+        attempt: Attempt,
+        answered: Callable[[], None],
+        places: list[Edge] | None,
+    ) -> tuple[Edge, ICarrier, Welcome]:
         try:
             token = self._token()
         except TokenUnavailable as problem:
             raise DialError(str(problem), heals=False) from None
-        return await self._dial(token, attempt.hello, answered)
+        return await self._edges.dial(token, attempt.hello, answered, places)
 
     # No wait from here on: a carrier that is not started at once is aborted.
 
-    def _welcomed(self, answer: tuple[ICarrier, Welcome], link: _Link) -> None:
-        carrier, welcome = answer
+    def _welcomed(self, answer: tuple[Edge, ICarrier, Welcome], link: _Link) -> None:
+        edge, carrier, welcome = answer
         if link is self._link:
+            link.edge = edge
             self._input(Input.WELCOMED, (link, carrier, welcome))
         else:
             carrier.abort()
@@ -272,15 +290,17 @@ class Agent(service.Service):
         """One dial of those for a parked session."""
         link = self._link
         attempt = Attempt(self._hello, None if link is None else link.held)
-        dialling = Deferred.fromCoroutine(self._attempt(attempt, answered))
+        # Nobody else has the session.
+        places = None if link is None or link.edge is None else [link.edge]
+        dialling = Deferred.fromCoroutine(self._attempt(attempt, answered, places))
         return dialling.addCallbacks(
             self._welcomed_again,
             self._dial_again_failed,
             callbackArgs=(attempt,),
         ).addErrback(lambda failure: self._log.failure("the agent's dialling failed", failure))
 
-    def _welcomed_again(self, answer: tuple[ICarrier, Welcome], attempt: Attempt) -> None:
-        carrier, welcome = answer
+    def _welcomed_again(self, answer: tuple[Edge, ICarrier, Welcome], attempt: Attempt) -> None:
+        edge, carrier, welcome = answer
         link = self._link
         try:
             resumed = attempt.goes_on(welcome)
@@ -293,7 +313,7 @@ class Agent(service.Service):
         elif resumed:
             self._input(Input.RESUMED, (link, carrier, welcome))
         else:
-            self._input(Input.WELCOMED, (_Link(self), carrier, welcome))
+            self._input(Input.WELCOMED, (_Link(self, edge), carrier, welcome))
 
     def _dial_again_failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
@@ -313,12 +333,18 @@ class Agent(service.Service):
         if link is not self._link:
             return
         if isinstance(frame, Goaway):
-            self._reporter.draining(frame.reason)
+            assert link.edge is not None
+            places = self._edges.beyond(link.edge, frame.edge_url)
+            self._reporter.draining(frame.reason, link.edge.url, places[0].url if places else None)
+            if places:
+                self._input(Input.SENT_AWAY, places)
         else:
             self.services.received(frame)
 
     def _tunnel_parked(self, link: _Link, lost: TunnelLost) -> None:
-        if link is self._link and link.tunnel is not None:
+        if link.retired is not None:
+            link.retired.parked()
+        elif link is self._link and link.tunnel is not None:
             link.parked_at = self._clock.seconds()
             self._told = None
             self._reporter.parked(lost.reason.rstrip("."), link.tunnel.grace)
@@ -327,22 +353,48 @@ class Agent(service.Service):
     def _tunnel_resumed(self, link: _Link, replayed: int) -> None:
         if link is self._link:
             away = self._clock.seconds() - link.parked_at
-            self._reporter.resumed(self._relay, link.number, replayed, away)
+            self._reporter.resumed(self._relay_of(link), link.number, replayed, away)
 
     def _tunnel_lost(self, link: _Link, lost: TunnelLost) -> None:
-        if link is self._link:
+        if link.retired is not None:
+            link.retired.lost()
+        elif link is self._link:
             self.services.down()
-            if self.state is State.PARKED:
+            if lost.expired:
                 self._reporter.expired(lost.reason)
             self._input(Input.LOST, lost)
+
+    def _relay_of(self, link: _Link) -> str:
+        return (link.edge or self._edges.first).url
+
+    def _tunnels(self) -> list[Tunnel]:
+        """All that stand, or have not quite ended."""
+        link = self._link
+        own = [] if link is None or link.tunnel is None else [link.tunnel]
+        return [*own, *(each.tunnel for each in self._retired)]
+
+    def _busy(self) -> int:
+        return sum(each.streams for each in self._tunnels())
+
+    def _dial_held(
+        self, edge: Edge, attempt: Attempt, answered: Callable[[], None]
+    ) -> Deferred[tuple[ICarrier, Welcome]]:
+        """One dial of those for a retired tunnel."""
+        dialling = Deferred.fromCoroutine(self._attempt(attempt, answered, [edge]))
+        return dialling.addCallback(lambda answer: answer[1:])
+
+    def _settled(self) -> bool:
+        """Whether the agent needs no older tunnel any more."""
+        return self.state is State.CONNECTED and self.services.settled
 
     # --- actions --------------------------------------------------------------------------------
 
     def _do_dial(self, _: Any) -> None:
         self._began = True
         link = self._link = _Link(self)
+        places, self._places = self._places, None
         attempt = Attempt(self._hello, None)
-        dialling = Deferred.fromCoroutine(self._attempt(attempt, lambda: None))
+        dialling = Deferred.fromCoroutine(self._attempt(attempt, lambda: None, places))
         link.dialling = dialling.addCallbacks(
             self._welcomed, self._dial_ended, callbackArgs=(link,), errbackArgs=(link,)
         )
@@ -355,7 +407,7 @@ class Agent(service.Service):
         self._link = link
         self._backoff.reset()
         self._told = None
-        self._reporter.connected(self._relay, welcome.tunnel)
+        self._reporter.connected(self._relay_of(link), welcome.tunnel)
         grant = welcome.grant
         try:
             tunnel = link.tunnel = self._make_tunnel(link)
@@ -403,8 +455,35 @@ class Agent(service.Service):
     def _do_discard(self, detail: tuple[_Link, ICarrier, Welcome]) -> None:
         detail[1].abort()
 
-    def _do_schedule(self, detail: DialError | TunnelLost) -> None:
-        if isinstance(detail, DialError):
+    def _do_retire(self, places: list[Edge]) -> None:
+        link, self._link = self._link, None
+        assert link is not None
+        assert link.tunnel is not None
+        assert link.edge is not None
+        self._places = places
+        # No new visitor comes by this tunnel.
+        self.services.down()
+        link.retired = Retired(
+            self._clock,
+            self._random,
+            link.tunnel,
+            link.edge,
+            link.held,
+            lambda held: Attempt(self._hello, held),
+            self._dial_held,
+            self._settled,
+            self._retired.remove,
+        )
+        self._retired.append(link.retired)
+        if len(self._retired) > MOST_RETIRED:
+            self._retired[0].tunnel.close(CloseCode.LIMIT, "the agent has too many tunnels")
+
+    def _do_schedule(self, detail: DialError | TunnelLost | list[Edge]) -> None:
+        if isinstance(detail, list):
+            # Not all agents of a relay at one moment.
+            self._heals = True
+            delay = self._backoff.next()
+        elif isinstance(detail, DialError):
             self._heals = detail.heals
             delay = self._backoff.next() if detail.heals else self._backoff.next_slow()
             # The same trouble again is no change of state.
@@ -424,35 +503,54 @@ class Agent(service.Service):
             timer.cancel()
 
     def _do_cancel_dial(self, _: Any) -> None:
-        self._timer = self._clock.callLater(self._stop_timeout, self._timer_ran_out)
-        link = self._link
+        link, self._link = self._link, None
         if link is not None and link.dialling is not None:
+            self._given_up = link.dialling
             link.dialling.cancel()
 
+    def _do_withdraw(self, _: Any) -> None:
+        link = self._link
+        if link is not None and link.tunnel is not None:
+            link.tunnel.send_control(Goaway("the agent stops"))
+        self._withdrawn = self.services.suspend()
+        streams = self._busy()
+        if not self._drain or not streams:
+            self._input(Input.DRAINED)
+            return
+        self._reporter.leaving(streams, self._drain)
+        self._timer = self._clock.callLater(self._drain, self._timer_ran_out)
+        idle = self._idle = when_idle(self._clock, lambda: not self._busy())
+        idle.addCallbacks(
+            lambda _: self._input(Input.DRAINED), lambda failure: failure.trap(CancelledError)
+        ).addErrback(lambda failure: self._log.failure("stopping failed", failure))
+
     def _do_close(self, _: Any) -> None:
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            idle.cancel()
         self._timer = self._clock.callLater(self._stop_timeout, self._timer_ran_out)
         link = self._link
-        assert link is not None
-        assert link.tunnel is not None
-        tunnel = link.tunnel
+        if link is None or link.tunnel is None or link.tunnel.parked:
+            # Nobody is there to confirm anything.
+            self.services.down()
 
-        def withdrawn(_: None) -> Deferred[None]:
-            tunnel.close(CloseCode.SHUTDOWN, "the agent stops")
-            return tunnel.when_closed()
+        def withdrawn(_: None) -> Deferred[Any]:
+            tunnels = self._tunnels()
+            ends = [self._given_up, *(each.when_closed() for each in tunnels)]
+            for each in tunnels:
+                each.close(CloseCode.SHUTDOWN, "the agent stops")
+            return DeferredList(ends)
 
-        closed = self.services.suspend().addCallback(withdrawn)
+        closed = self._withdrawn.addCallback(withdrawn)
         closed.addCallback(lambda _: self._input(Input.CLOSED))
         closed.addErrback(lambda failure: self._log.failure("stopping failed", failure))
 
     def _do_abort(self, _: Any) -> None:
-        link, self._link = self._link, None
+        tunnels = self._tunnels()
+        self._link = None
         self.services.down()
-        if link is None:
-            return
-        if link.tunnel is not None:
-            link.tunnel.abort("the agent stops")
-        elif link.dialling is not None:
-            link.dialling.cancel()
+        for each in tunnels:
+            each.abort("the agent stops")
 
     def _do_finish(self, _: Any) -> None:
         self._link = None
@@ -477,93 +575,11 @@ _ACTIONS: Final[dict[Action, Callable[[Agent, Any], None]]] = {
     Action.DISCARD: Agent._do_discard,
     Action.SCHEDULE: Agent._do_schedule,
     Action.UNSCHEDULE: Agent._do_unschedule,
+    Action.RETIRE: Agent._do_retire,
     Action.CANCEL_DIAL: Agent._do_cancel_dial,
+    Action.WITHDRAW: Agent._do_withdraw,
     Action.CLOSE: Agent._do_close,
     Action.ABORT: Agent._do_abort,
     Action.FINISH: Agent._do_finish,
     Action.REFUSE: Agent._do_refuse,
 }
-
-
-def agent_for(
-    reactor: Any,
-    target: DialTarget,
-    token: Callable[[], str],
-    reporter: Reporter,
-    *,
-    instance: str | None,
-    heartbeat: float,
-    limits: AgentLimits,
-    budget: Budget,
-    grace: float = GRACE,
-) -> Agent:
-    """An agent that dials ``target`` for real.
-
-    :param instance: default: derived from the machine and the user.
-    :param heartbeat: seconds.
-    :param grace: seconds for which streams wait when the connection breaks.
-    :param budget: the process's; the agent's tunnels get a part of it.
-    """
-    mux_limits = Limits(
-        streams=limits.streams, window=limits.window_bytes, frame=limits.frame_bytes
-    )
-
-    def make_tunnel(handler: ITunnelHandler) -> Tunnel:
-        part = Budget(limits.tunnel_buffer_bytes, budget)
-        return Tunnel(reactor, Role.AGENT, handler, mux_limits, part)
-
-    return Agent(
-        reactor,
-        relay=target.url,
-        instance=instance or default_instance(),
-        heartbeat=heartbeat,
-        token=token,
-        dial=lambda secret, make_hello, answered: dial(
-            reactor,
-            target,
-            secret,
-            make_hello,
-            timeout=limits.handshake_timeout,
-            answered=answered,
-        ),
-        make_tunnel=make_tunnel,
-        reporter=reporter,
-        grace=grace,
-        frame=limits.frame_bytes,
-    )
-
-
-def make_agent(reactor: Any, config: AgentConfig, reporter: Reporter | None = None) -> Agent:
-    """The agent that a configuration asks for, with all its services; not started yet.
-
-    :raises ConfigError: an edge URL or address that cannot be used.
-    """
-    try:
-        target = DialTarget.from_url(
-            config.edge_url, ca_file=config.ca_file, pin=config.pin, insecure=config.insecure
-        )
-    except ValueError as problem:
-        raise ConfigError(f"--edge-url: {problem}") from None
-    agent = agent_for(
-        reactor,
-        target,
-        config.token.read,
-        reporter if reporter is not None else process_reporter(as_json=config.json),
-        instance=config.instance,
-        heartbeat=config.heartbeat_interval,
-        limits=config.limits,
-        budget=Budget(config.limits.buffer_bytes),
-        grace=config.session_grace,
-    )
-    timeout = config.limits.connect_timeout
-    for spec in config.services:
-        try:
-            endpoint = backend_endpoint(reactor, spec.endpoint, timeout)
-        except (ValueError, TypeError, OSError) as problem:
-            raise ConfigError(f"{spec.name}: {spec.address!r}: {problem}") from None
-        backend = EndpointBackend(reactor, endpoint, spec.address, timeout)
-        try:
-            agent.add(spec.name, spec.kind, backend, spec.asked)
-        except ValueError as problem:
-            raise ConfigError(str(problem)) from None
-    return agent

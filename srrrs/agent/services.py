@@ -147,6 +147,11 @@ class Services:
     def __len__(self) -> int:
         return len(self._by_name)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the relay has answered for every one."""
+        return all(service.phase is not Phase.ASKED for service in self._by_name.values())
+
     def get(self, name: str) -> PublishedService | None:
         """The service of that name, or None."""
         return self._by_name.get(name)

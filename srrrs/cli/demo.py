@@ -140,6 +140,7 @@ class Demo(Service):
         config = RelayConfig(
             data_dir=self._folder,
             listen=(f"tcp:{port}:interface={_LOOPBACK}",),
+            drain=0.0,
             log_level=self._log_level,
         )
         relay = Relay(self._reactor, config)
@@ -150,15 +151,16 @@ class Demo(Service):
 
     def _make_agent(self, port: int, token: str) -> IService:
         from srrrs.agent.backends import FactoryBackend
+        from srrrs.agent.make import make_agent
         from srrrs.agent.report import Reporter
-        from srrrs.agent.service import make_agent
         from srrrs.cli.page import site
 
         config = AgentConfig(
-            edge_url=f"ws://{_LOOPBACK}:{port}/tunnel",
+            edge_urls=(f"ws://{_LOOPBACK}:{port}/tunnel",),
             token=TokenSource.parse(token),
             services=() if self._spec is None else (self._spec,),
             instance="demo",
+            drain=0.0,
             log_level=self._log_level,
         )
         agent = make_agent(self._reactor, config, Reporter(_tell))

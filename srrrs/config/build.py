@@ -43,6 +43,8 @@ def relay_config(given: Given, environ: Mapping[str, str]) -> RelayConfig:
         heartbeat_max=most.value,
         session_grace=settings["session-grace"].value,
         hold=settings["hold"].value,
+        drain=settings["drain"].value,
+        drain_to=settings["drain-to"].value,
         log_level=settings["log-level"].value,
         limits=limits,
     )
@@ -57,19 +59,23 @@ def agent_config(given: Given, environ: Mapping[str, str]) -> AgentConfig:
     for name in ("edge-url", "auth-token"):
         if not settings[name].given:
             raise ConfigError(f"--{name} must be given (or its variable, or its key in a file)")
-    url = settings["edge-url"]
+    urls = settings["edge-url"]
     try:
-        edge_url = values.edge_url(url.value, insecure=settings["insecure"].value)
+        edge_urls = [
+            values.edge_url(url, insecure=settings["insecure"].value) for url in urls.value
+        ]
     except ConfigError as error:
-        raise ConfigError(f"{url.origin}: {error}") from None
+        raise ConfigError(f"{urls.origin}: {error}") from None
     limits = AgentLimits(**_limits(AGENT_OPTIONS, settings))
     _check_buffers(settings, limits)
     return AgentConfig(
-        edge_url=edge_url,
+        # One that is given twice is one.
+        edge_urls=tuple(dict.fromkeys(edge_urls)),
         token=settings["auth-token"].value,
         services=_services(settings),
         heartbeat_interval=settings["heartbeat-interval"].value,
         session_grace=settings["session-grace"].value,
+        drain=settings["drain"].value,
         instance=settings["instance"].value,
         ca_file=settings["ca-file"].value,
         pin=settings["pin"].value,

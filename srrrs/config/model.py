@@ -47,6 +47,8 @@ class RelayConfig:
     :ivar heartbeat_max: seconds; agents that ask for more get this.
     :ivar session_grace: seconds for which streams wait for an agent whose connection broke; agents
         that ask for more get this; 0: none wait.
+    :ivar drain: seconds that running streams have to finish in when the relay stops.
+    :ivar drain_to: the edge URL that agents are sent to then, or None.
     :ivar hold: seconds for which new visitors wait for such an agent; 0: they are turned away.
     """
 
@@ -60,6 +62,8 @@ class RelayConfig:
     heartbeat_max: float = 120.0
     session_grace: float = 60.0
     hold: float = 30.0
+    drain: float = 30.0
+    drain_to: str | None = None
     log_level: LogLevel = "info"
     limits: RelayLimits = field(default_factory=RelayLimits)
 
@@ -99,9 +103,11 @@ class ServiceSpec:
 class AgentConfig:
     """An agent's configuration.
 
-    :ivar edge_url: ``wss://host[:port]/path`` (or ``ws:``) of the relay.
+    :ivar edge_urls: ``wss://host[:port]/path`` (or ``ws:``) of the relay, or of several: the
+        nearest is used, and the others where it fails.
     :ivar heartbeat_interval: seconds.
     :ivar session_grace: seconds for which streams wait when the connection breaks; 0: none.
+    :ivar drain: seconds that running streams have to finish in when the agent stops.
     :ivar instance: which machine this is; None: derived from the machine and the user.
     :ivar ca_file: PEM certificates trusted instead of the system's, or None.
     :ivar pin: SHA-256 of the relay's SubjectPublicKeyInfo as 64 hex digits, or None.
@@ -109,11 +115,12 @@ class AgentConfig:
     :ivar json: whether events are printed as JSON.
     """
 
-    edge_url: str
+    edge_urls: tuple[str, ...]
     token: TokenSource
     services: tuple[ServiceSpec, ...] = ()
     heartbeat_interval: float = 15.0
     session_grace: float = 60.0
+    drain: float = 30.0
     instance: str | None = None
     ca_file: Path | None = None
     pin: str | None = None

@@ -195,6 +195,18 @@ RELAY_OPTIONS: Final[tuple[Option, ...]] = (
         "hold", "For which new visitors wait for such an agent; 0s: they are turned away.",
         "30s", least=0.0, most=3600.0,
     ),
+    _duration(
+        "drain", "For running streams to finish when the relay is told to stop; 0s: they are "
+        "reset at once.", "30s", least=0.0, most=3600.0,
+    ),
+    Option(
+        name="drain-to",
+        parse=values.destination_url,
+        metavar="URL",
+        help="Where agents are sent when the relay is told to stop: the edge URL of another. They "
+        "go to a host of an --edge-url of theirs, or under one, and nowhere else.",
+        otherwise="to the next of their own",
+    ),
     _count(
         "max-held", "Visitors who wait for one service.", "1024", "visitors",
         limit="visitors_held",
@@ -241,8 +253,10 @@ AGENT_OPTIONS: Final[tuple[Option, ...]] = (
         name="edge-url",
         parse=values.text_line,
         metavar="URL",
-        help="The relay: wss://HOST[:PORT][/tunnel].",
+        help="The relay: wss://HOST[:PORT][/tunnel]. May be given more than once: the nearest "
+        "is used, and another where that fails or goes away.",
         otherwise="must be given",
+        repeatable=True,
     ),
     Option(
         name="auth-token",
@@ -283,6 +297,10 @@ AGENT_OPTIONS: Final[tuple[Option, ...]] = (
     _duration(
         "session-grace", "For which streams wait when the connection to the relay breaks, within "
         "the relay's bound; 0s: they are reset at once.", "60s", least=0.0, most=3600.0,
+    ),
+    _duration(
+        "drain", "For running streams to finish when the agent is told to stop; 0s: they are "
+        "reset at once.", "30s", least=0.0, most=3600.0,
     ),
     Option(
         name="instance",

@@ -236,6 +236,8 @@ class AcceptGate:
         self._addresses = Turnstile(per_address)
         self._visitors = visitors
         self._visitor_count: Counter[str] = Counter()
+        self.visiting = 0
+        """Visitors' connections of all addresses."""
         self._ports: dict[Any, None] = {}
         self._reasons: set[str] = set()
         self._connections = 0
@@ -390,15 +392,16 @@ class AcceptGate:
     def admit_visitor(self, peer: IAddress) -> bool:
         """Count a visitor's connection, unless its address has too many."""
         key = address_key(peer)
-        if key is None:
-            return True
-        if self._visitor_count[key] >= self._visitors:
-            return False
-        self._visitor_count[key] += 1
+        if key is not None:
+            if self._visitor_count[key] >= self._visitors:
+                return False
+            self._visitor_count[key] += 1
+        self.visiting += 1
         return True
 
     def visitor_gone(self, peer: IAddress) -> None:
         """A connection that :meth:`admit_visitor` counted ended."""
+        self.visiting -= 1
         key = address_key(peer)
         if key is not None:
             self._visitor_count[key] -= 1

@@ -18,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from srrrs.net.carrier import ICarrier
@@ -169,6 +170,35 @@ def dial(
 
     dialling: Deferred[tuple[ICarrier, Welcome]] = Deferred.fromCoroutine(attempt())
     return deadline.bound(dialling)
+
+
+def measure(
+    reactor: Any,
+    target: DialTarget,
+    timeout: float,
+    environ: Mapping[str, str] | None = None,
+) -> Deferred[float]:
+    """How far away a relay is: the seconds in which a TCP connection to it comes about.
+
+    Cancellable. Errs where it does not, or where a proxy stands between, which would measure the
+    way to that.
+    """
+
+    async def attempt() -> float:
+        way = os.environ if environ is None else environ
+        if proxy_for(target.scheme, target.host, target.port, way) is not None:
+            raise DialError(f"{target.where} is behind a proxy")
+        took: list[float] = []
+        # The first may have had to look up the name.
+        for _ in range(2):
+            began = reactor.seconds()
+            endpoint = _host_endpoint(reactor, target.host, target.port, timeout)
+            protocol: Any = await endpoint.connect(Factory.forProtocol(Protocol))
+            took.append(reactor.seconds() - began)
+            protocol.transport.loseConnection()
+        return min(took)
+
+    return Deferred.fromCoroutine(attempt())
 
 
 class _Deadline:

@@ -68,6 +68,7 @@ class Gate:
         self._tunnel_budget = tunnel_budget
         self._sessions = Sessions(grace, budget)
         self._number = 0
+        self._closing = False
 
     def authorize(self, token: str | None, peer: IAddress) -> Identity:
         """Who the bearer of a token is.
@@ -123,7 +124,19 @@ class Gate:
         tunnel.resume(carrier, heartbeat, resume.received)
         return True
 
+    def drain(self, reason: str, edge_url: str | None) -> None:
+        """Send all agents away, and welcome no new one. Sessions can still be gone on with.
+
+        :param edge_url: where they are to go.
+        """
+        self._closing = True
+        for agent in self._tunnels:
+            agent.send_away(reason, edge_url)
+
     def _begin(self, carrier: RelayCarrier, identity: Identity, hello: Hello) -> None:
+        if self._closing:
+            carrier.answer(Denied("draining", "the relay is about to go away", retry=True))
+            return
         self._tunnels.replace(identity, hello.run)
         if not self._tunnels.has_room(identity):
             self._log.warn("{token} has too many tunnels", token=identity.name)
@@ -174,6 +187,8 @@ class Gate:
         elif word is Word.RESUMED:
             self._sessions.unpark(agent)
             self._registrar.agent_back(agent)
+        elif word is Word.DRAINING:
+            self._tunnels.drain(agent)
         else:
             self._sessions.forget(agent)
             self._tunnels.remove(agent)

@@ -78,7 +78,8 @@ class PublicService:
         return self.agent.live
 
     def open(self, visitor: IAddress) -> Channel:
-        if self.agent.tunnel.parked:
+        # Of a tunnel that drains the agent may have another in a moment.
+        if self.agent.tunnel.parked or self.agent.draining:
             raise ServiceParked(self)
         try:
             return self.agent.tunnel.open(self.service_id, visitor)
@@ -191,6 +192,8 @@ class Registrar:
 
     def agent_back(self, agent: AgentTunnel) -> None:
         """The agent's session goes on: so may the visitors who wait for it."""
+        if agent.draining:
+            return
         for service in list(agent.services.values()):
             self._waiting.let_in(service.key, service)
 
@@ -209,6 +212,10 @@ class Registrar:
     def live_keys(self) -> list[Key]:
         """Whose services are live now."""
         return list(self._live)
+
+    def drain(self) -> None:
+        """Visitors wait for no agent any more, for none comes back to this relay."""
+        self._waiting.stop()
 
     async def stop(self) -> None:
         """Give up claims under way and wait for the public ports to be closed."""
@@ -236,14 +243,17 @@ class Registrar:
             agent.tunnel.close(CloseCode.PROTOCOL, "a service id was registered twice")
             return
         token = agent.identity
-        if self._by_token[token.token_id] + self._claimed_by_token[token.token_id] >= self._most:
+        key = Key(token.token_id, agent.hello.instance, frame.name)
+        holder = self._live.get(key)
+        moving = holder is not None and holder.agent.draining
+        used = self._by_token[token.token_id] + self._claimed_by_token[token.token_id]
+        if used - moving >= self._most:
             self._refuse(
                 agent,
                 frame,
                 Refusal(RefusalCode.TOO_MANY_SERVICES, "the token has too many services", None),
             )
             return
-        key = Key(token.token_id, agent.hello.instance, frame.name)
         agent.pending.add(frame.service_id)
         self._claimed_by_token[token.token_id] += 1
         try:
@@ -291,9 +301,16 @@ class Registrar:
             self._close_port(service)
 
     async def _contest(self, agent: AgentTunnel, holder: PublicService) -> None:
-        """A live service is claimed: it stays with its holder if that still answers."""
+        """A live service is claimed: it stays with its holder if that still answers, and does not
+        go away anyhow."""
         if holder.agent is agent:
             raise Refusal(RefusalCode.DUPLICATE, f"{holder.name} is registered already", None)
+        if holder.agent.draining:
+            self._unpublish(holder)
+            holder.agent.tunnel.send_control(
+                Withdrawn(holder.service_id, "this tunnel is about to end")
+            )
+            return
         if await holder.agent.answers(self._clock):
             if self._live.get(holder.key) is not holder:
                 return

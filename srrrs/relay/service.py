@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from srrrs.config import ConfigError, RelayConfig
 from srrrs.net.accept import AcceptGate
 from srrrs.net.address import format_address
+from srrrs.net.draining import when_idle
 from srrrs.net.serving import server_endpoint
 from srrrs.net.tls import ServerIdentity
 from srrrs.net.websocket import RelayCarrier, RelayCarrierFactory
@@ -36,9 +37,12 @@ from srrrs.relay.tokens import Identity, Tokens
 from srrrs.relay.tunnels import Tunnels
 from srrrs.relay.urls import PublicNames, is_local_name
 from srrrs.relay.waiting import WaitingRoom
+from srrrs.words import Word
 
 FLUSH_EVERY: Final = 60.0
 """Seconds between writes of when tokens and reservations were last used."""
+READ_WITHIN: Final = 5.0
+"""Seconds that visitors have, once all streams have ended, to read what came by them."""
 STOP_WITHIN: Final = 5.0
 """Seconds that agents have to take the close of their tunnels when the relay stops."""
 
@@ -268,11 +272,42 @@ class Relay(Service):
     # --- ending -------------------------------------------------------------------------
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening, close every tunnel, and write down what is not yet."""
+        """Send the agents away, let running streams finish for ``drain`` seconds at the longest,
+        stop listening, close every tunnel, and write down what is not yet."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
+    async def _drain(self) -> None:
+        self.registrar.drain()
+        self.gate.drain("the relay is stopping", self.config.drain_to)
+        limit, streams = self.config.drain, self.tunnels.streams
+        if not limit or not (streams or self._accept.visiting):
+            return
+        self._log.info(
+            "the relay is {word}: {streams} running streams have {limit:g} s to finish",
+            word=Word.DRAINING,
+            streams=streams,
+            limit=limit,
+        )
+        deadline = self._reactor.seconds() + limit
+        await self._until(lambda: not self.tunnels.streams, limit)
+        rest = deadline - self._reactor.seconds()
+        if self.tunnels.streams:
+            self._log.info(
+                "{streams} streams are reset, for they have not finished in time",
+                streams=self.tunnels.streams,
+            )
+        elif rest > 0:
+            await self._until(lambda: not self._accept.visiting, min(rest, READ_WITHIN))
+
+    async def _until(self, idle: Callable[[], bool], seconds: float) -> None:
+        waiter = when_idle(self._reactor, idle)
+        await waiter.addTimeout(seconds, self._reactor, lambda _, __: None)
+
     async def _stop(self) -> None:
+        if hasattr(self, "gate"):
+            # Listening: for the agents whose connection breaks meanwhile.
+            await self._drain()
         for loop in self._loops:
             if loop.running:
                 loop.stop()

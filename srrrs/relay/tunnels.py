@@ -34,9 +34,10 @@ class AgentTunnel:
     """One agent's tunnel, and the services that it publishes, by the agent's service ids.
 
     :param on_control: called with each service frame.
-    :param on_change: called when it was parked, resumed or lost.
+    :param on_change: called when it was parked, resumed or lost, or one end goes away.
     :ivar ticket: what a resume is proved with, where its session can be gone on with.
     :ivar carrier: the number of the latest carrier.
+    :ivar draining: whether one end goes away: running streams finish, no new one is opened.
     """
 
     _log = Logger()
@@ -62,6 +63,7 @@ class AgentTunnel:
         self._on_change = on_change
         self.ticket: Ticket | None = None
         self.carrier = 0
+        self.draining = False
 
     def __str__(self) -> str:
         instance = self.hello.instance
@@ -79,9 +81,27 @@ class AgentTunnel:
 
     def control_received(self, frame: ControlFrame) -> None:
         if isinstance(frame, Goaway):
-            self._log.info("{agent}: going away: {reason}", agent=self, reason=frame.reason)
+            self._drain(frame.reason)
         else:
             self._on_control(self, frame)
+
+    def send_away(self, reason: str, edge_url: str | None) -> None:
+        """Tell the agent to go elsewhere: to ``edge_url``, or where it knows."""
+        self.tunnel.send_control(Goaway(reason, edge_url))
+        self._drain(reason)
+
+    def _drain(self, reason: str) -> None:
+        if self.draining:
+            return
+        self.draining = True
+        self._log.info(
+            "{agent}: {word}: {reason}; {streams} streams",
+            agent=self,
+            word=Word.DRAINING,
+            reason=reason,
+            streams=self.tunnel.streams,
+        )
+        self._on_change(self, Word.DRAINING)
 
     def tunnel_parked(self, lost: TunnelLost) -> None:
         self._log.info(
@@ -128,15 +148,23 @@ class Tunnels:
         self._most = most_per_token
         self._by_run: dict[tuple[str, str], AgentTunnel] = {}
         self._by_token: Counter[str] = Counter()
+        # They stand in nobody's way: neither their run's next tunnel nor their token's others.
+        self._draining: set[AgentTunnel] = set()
 
     def __len__(self) -> int:
-        return len(self._by_run)
+        return len(self._by_run) + len(self._draining)
 
     def __iter__(self) -> Iterator[AgentTunnel]:
-        return iter(list(self._by_run.values()))
+        return iter([*self._by_run.values(), *self._draining])
+
+    @property
+    def streams(self) -> int:
+        """Streams open now, in all of them."""
+        return sum(agent.tunnel.streams for agent in self)
 
     def replace(self, identity: Identity, run: str) -> None:
-        """The same run dialled again: its old tunnel, if it has one, ends at once."""
+        """The same run dialled again: its old tunnel, if it has one that does not drain, ends at
+        once."""
         old = self._by_run.get((identity.token_id, run))
         if old is not None:
             old.tunnel.close(CloseCode.REPLACED, "the same agent connected again")
@@ -156,7 +184,14 @@ class Tunnels:
             version=agent.hello.agent,
         )
 
+    def drain(self, agent: AgentTunnel) -> None:
+        """It goes away, and counts no more for its run and its token."""
+        if self._by_run.get((agent.identity.token_id, agent.hello.run)) is agent:
+            self.remove(agent)
+            self._draining.add(agent)
+
     def remove(self, agent: AgentTunnel) -> None:
+        self._draining.discard(agent)
         key = (agent.identity.token_id, agent.hello.run)
         if self._by_run.get(key) is agent:
             del self._by_run[key]
@@ -166,4 +201,4 @@ class Tunnels:
 
     def token_ids(self) -> set[str]:
         """The tokens that have a live tunnel."""
-        return set(self._by_token)
+        return {*self._by_token, *(agent.identity.token_id for agent in self._draining)}

@@ -26,6 +26,7 @@ class WaitingRoom:
         self._clock = clock
         self._most = most
         self._patience = patience
+        self._stopped = False
         self._waiting: dict[Key, list[Deferred[IPublicService]]] = {}
 
     def __len__(self) -> int:
@@ -34,11 +35,11 @@ class WaitingRoom:
     def wait(self, key: Key) -> Deferred[IPublicService]:
         """Fires with the service once it is served again. Cancellable.
 
-        Errs with :exc:`ServiceAway` where too many wait, or it takes too long.
+        Errs with :exc:`ServiceAway` where too many wait, it takes too long, or the relay goes away.
         """
         waiters = self._waiting.setdefault(key, [])
         waiter: Deferred[IPublicService] = Deferred()
-        if not self._patience or len(waiters) >= self._most:
+        if self._stopped or not self._patience or len(waiters) >= self._most:
             self._tidy(key)
             waiter.errback(ServiceAway())
             return waiter
@@ -52,7 +53,8 @@ class WaitingRoom:
             waiter.callback(service)
 
     def stop(self) -> None:
-        """Nobody is let in any more."""
+        """Nobody is let in any more, or waits."""
+        self._stopped = True
         waiting, self._waiting = self._waiting, {}
         for waiters in waiting.values():
             for waiter in waiters:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService, MultiService, Service
 from twisted.logger import Logger
 from twisted.python import usage
 
@@ -37,7 +38,7 @@ def agent_service(reactor: Any, config: AgentConfig) -> IService:
 
     :raises ConfigError: the configuration cannot be used here.
     """
-    from srrrs.agent.service import make_agent
+    from srrrs.agent.make import make_agent
     from srrrs.agent.watching import NetworkWatch
 
     agent = make_agent(reactor, config)
@@ -66,6 +67,20 @@ class _Plainly(MultiService):
             fail(self.prog, str(error) or type(error).__name__, status=1)
 
 
+class _SecondSignal(Service):
+    """While the process stops, which may take its time, a second signal ends it at once. Where the
+    signals are not the reactor's, others see to that."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def stopService(self) -> None:
+        super().stopService()  # type: ignore[no-untyped-call]
+        for each in (signal.SIGINT, signal.SIGTERM):
+            if getattr(signal.getsignal(each), "__self__", None) is self._reactor:
+                signal.signal(each, signal.SIG_DFL)
+
+
 def _process(reactor: Any, *parts: Any) -> IService:
     from srrrs.net.accept import raise_nofile_limit
     from srrrs.net.memory import keep_freed_memory
@@ -73,6 +88,6 @@ def _process(reactor: Any, *parts: Any) -> IService:
     raise_nofile_limit()
     keep_freed_memory()
     process = MultiService()
-    for part in (*parts, NotifyService(reactor)):
+    for part in (*parts, _SecondSignal(reactor), NotifyService(reactor)):
         part.setServiceParent(process)
     return process

@@ -1,0 +1,109 @@
+"""A tunnel whose relay goes away: its streams finish beside the agent's next tunnel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from srrrs.agent.edges import Edge
+from srrrs.agent.resuming import Attempt, ForeignRelay, Held, Redialler
+from srrrs.net.carrier import ICarrier
+from srrrs.net.draining import when_idle
+from srrrs.net.tunnel import Tunnel
+from srrrs.protocol.errors import CloseCode, ProtocolError, TunnelGone
+from srrrs.protocol.handshake import Welcome
+
+DialHeld = Callable[[Edge, Attempt, Callable[[], None]], Deferred[tuple[ICarrier, Welcome]]]
+"""Dials a relay to go on with a session."""
+
+
+class Retired:
+    """Keeps a tunnel until its last stream has ended, or its relay ends it; a connection of it that
+    breaks meanwhile is made up for, as of any tunnel.
+
+    :param edge: the relay that has the session.
+    :param held: the session, where it can be gone on with.
+    :param attempt: makes the hello of one dial.
+    :param settled: whether the agent's next tunnel is in use: until then this one stays, for the
+        relay may keep visitors waiting who would be sent away without it.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        random: Callable[[], float],
+        tunnel: Tunnel,
+        edge: Edge,
+        held: Held | None,
+        attempt: Callable[[Held], Attempt],
+        dial: DialHeld,
+        settled: Callable[[], bool],
+        ended: Callable[[Retired], None],
+    ) -> None:
+        self.tunnel = tunnel
+        self._edge = edge
+        self._held = held
+        self._attempt = attempt
+        self._dial = dial
+        self._ended = ended
+        self._redialler = Redialler(clock, random, self._dial_again)
+        self._idle = when_idle(clock, lambda: not tunnel.streams and settled())
+        self._idle.addCallbacks(
+            lambda _: tunnel.close(CloseCode.SHUTDOWN, "the agent has another tunnel"),
+            lambda failure: failure.trap(CancelledError),
+        )
+
+    def network_changed(self) -> None:
+        """Doubt the connection."""
+        if self.tunnel.parked:
+            self._redialler.hurry()
+        else:
+            self.tunnel.probe()
+
+    def parked(self) -> None:
+        """The tunnel's carrier broke."""
+        self._redialler.start()
+
+    def lost(self) -> None:
+        """The tunnel ended."""
+        self._redialler.stop()
+        self._idle.cancel()
+        self._ended(self)
+
+    def _dial_again(self, answered: Callable[[], None]) -> Deferred[None]:
+        assert self._held is not None
+        attempt = self._attempt(self._held)
+        return self._dial(self._edge, attempt, answered).addCallbacks(
+            self._welcomed, self._failed, callbackArgs=(attempt,)
+        )
+
+    def _welcomed(self, answer: tuple[ICarrier, Welcome], attempt: Attempt) -> None:
+        carrier, welcome = answer
+        try:
+            resumed = welcome.resumed if attempt.goes_on(welcome) else None
+        except ForeignRelay as problem:
+            carrier.abort()
+            self._log.error("{problem}", problem=str(problem))
+            return
+        tunnel = self.tunnel
+        if resumed is None or tunnel.ended is not None:
+            carrier.abort()
+            tunnel.expire("the relay does not know this session any more")
+            return
+        self._redialler.stop()
+        try:
+            tunnel.check_resume(resumed.received)
+            tunnel.resume(carrier, welcome.heartbeat, resumed.received)
+        except (TunnelGone, ProtocolError):
+            # It has told so, as every end does.
+            carrier.abort()
+
+    def _failed(self, failure: Failure) -> Any:
+        self._log.debug("{problem}", problem=failure.getErrorMessage())
