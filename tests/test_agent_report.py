@@ -46,6 +46,7 @@ def test_json_is_one_object_a_line() -> None:
         "refused",
         "withdrawn",
         "draining",
+        "draining",
         "disconnected",
         "retrying",
         "stopped",
@@ -55,7 +56,9 @@ def test_json_is_one_object_a_line() -> None:
     assert ready["kind"] == "http"
     assert ready["endpoint"] == "http://calm-otter-7f3k.localhost:8000"
     assert events[2]["endpoint"] == "tcp://relay.example:20022"
-    assert events[6]["reason"] == "nothing heard for 37.5 s"
+    assert events[5]["next"] == "wss://b.example/tunnel"
+    assert (events[6]["streams"], events[6]["limit"]) == (3, 30.0)
+    assert events[7]["reason"] == "nothing heard for 37.5 s"
     assert events[3]["reason"] == "taken"
 
 
@@ -63,7 +66,7 @@ def test_prose_is_one_line_an_event_and_plain_where_nobody_looks() -> None:
     stream = io.StringIO()
     everything(reporter(stream))
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 9
+    assert len(lines) == 10
     assert "\x1b" not in stream.getvalue()
     assert "http://calm-otter-7f3k.localhost:8000" in lines[1]
     assert "ssh -p 20022 USER@relay.example" in lines[2]
