@@ -50,6 +50,7 @@ from srrrs.agent.service import Agent
 from srrrs.agent.services import PublishedService
 from srrrs.config import AgentLimits, ConfigError, TokenSource, values
 from srrrs.net.dial import DialTarget
+from srrrs.net.netwatch import NetWatch
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import KINDS, SERVICE_NAME
 
@@ -103,6 +104,7 @@ class Relay:
 @dataclass
 class _Shared:
     agent: Agent
+    watch: NetWatch
     users: int = 0
 
 
@@ -121,8 +123,11 @@ class AgentPool:
         key = (id(reactor), relay)
         shared = self._shared.get(key)
         if shared is None:
-            shared = self._shared[key] = _Shared(self.make(reactor, relay))
-            shared.agent.startService()
+            agent = self.make(reactor, relay)
+            watch = NetWatch(reactor, agent.network_changed)
+            shared = self._shared[key] = _Shared(agent, watch)
+            agent.startService()
+            watch.start()
         shared.users += 1
         return shared.agent
 
@@ -135,6 +140,7 @@ class AgentPool:
             return succeed(None)
         # Forgotten at once: whoever comes while it stops gets an agent of its own.
         del self._shared[key]
+        shared.watch.stop()
         return shared.agent.stopService()
 
 

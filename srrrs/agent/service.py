@@ -216,7 +216,7 @@ class Agent(service.Service):
             soon = max(0.0, self._waiting_since + least - self._clock.seconds())
             if self._timer.getTime() > self._clock.seconds() + soon:
                 self._timer.reset(soon)
-        for each in self._retired:
+        for each in list(self._retired):
             each.network_changed()
 
     # --- ServiceObserver ------------------------------------------------------------------------
