@@ -113,17 +113,18 @@ class Heartbeat:
         self._beat()
 
     def ponged(self, payload: bytes) -> None:
-        """The answer to a ping has come."""
-        sent_at, waiter = self._pings.pop(payload, (None, None))
-        if sent_at is None:
+        """The answer to a ping has come; it stands for those to earlier ones, as of several pings
+        only the latest need be answered (RFC 6455, 5.5.3)."""
+        if payload not in self._pings:
             return
         if self._probe is not None and payload >= self._probe:
-            # Of several pings only the latest need be answered (RFC 6455, 5.5.3).
             self._probe = None
-        sample = self._clock.seconds() - sent_at
-        self._sampled(sample)
-        if waiter is not None:
-            waiter.callback(sample)
+        now = self._clock.seconds()
+        self._sampled(now - self._pings[payload][0])
+        answered = [each for each in self._pings if each <= payload]
+        for sent_at, waiter in [self._pings.pop(each) for each in answered]:
+            if waiter is not None:
+                waiter.callback(now - sent_at)
 
     def _forget(self, waiter: Deferred[float]) -> None:
         if waiter in self._asking:

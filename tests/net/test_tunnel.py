@@ -144,6 +144,19 @@ def test_ping_and_the_tunnels_end() -> None:
     assert outcome(pair.relay.tunnel.ping())[0].check(TunnelEnded)
 
 
+def test_the_answer_to_a_ping_answers_those_before_it() -> None:
+    """A peer that was busy answers the latest alone (RFC 6455, 5.5.3)."""
+    pair = Pair()
+    pair.settle()
+    pair.agent_carrier.answers_pings = False
+    waits = [outcome(pair.relay.tunnel.ping()) for _ in range(3)]
+    pair.settle()
+    pair.agent_carrier.answers_pings = True
+    waits.append(outcome(pair.relay.tunnel.ping()))
+    pair.settle()
+    assert waits == [[0.0]] * 4
+
+
 def test_pings_are_bounded() -> None:
     """A peer that answers none does not make us remember ever more of them."""
     pair = Pair()
