@@ -43,7 +43,7 @@ class Relays:
 
         return Edge(url, dial, probe if probed else None)
 
-    def told(self, url: str, current: str) -> Edge:
+    def told(self, url: str, current: Edge) -> Edge:
         if "evil" in url:
             raise EdgeRefused("evil")
         return self.edge(url, False)

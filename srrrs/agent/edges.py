@@ -37,12 +37,14 @@ class Edge:
     :ivar url: its edge URL, for people.
     :ivar dial: dials it.
     :ivar probe: connects to it by TCP and gives the seconds that it took; None: that tells nothing.
+    :ivar target: what is dialled, where it is a relay on the network.
     :ivar rtt: seconds of the latest probe that succeeded, or None.
     """
 
     url: str
     dial: Dial
     probe: Callable[[], Deferred[float]] | None = None
+    target: DialTarget | None = None
     rtt: float | None = None
 
 
@@ -50,8 +52,8 @@ class Edges:
     """The relays that an agent may use.
 
     :param own: those that it was given, in that order.
-    :param told: makes an edge of the URL that a relay named (given the URL of that relay, too);
-        raises :exc:`EdgeRefused`.
+    :param told: makes an edge of the URL that a relay named, which is given too; raises
+        :exc:`EdgeRefused`.
     """
 
     _log = Logger()
@@ -60,7 +62,7 @@ class Edges:
         self,
         clock: IReactorTime,
         own: Sequence[Edge],
-        told: Callable[[str, str], Edge] | None = None,
+        told: Callable[[str, Edge], Edge] | None = None,
     ) -> None:
         if not own:
             raise ValueError("an agent needs a relay")
@@ -82,7 +84,7 @@ class Edges:
         if url is None or self._told is None:
             return others
         try:
-            told = self._told(url, current.url)
+            told = self._told(url, current)
         except EdgeRefused as problem:
             self._log.warn(
                 "{relay} sends this agent to a place that it does not go to: {problem}",

@@ -27,7 +27,6 @@ def edges_for(reactor: Any, targets: Sequence[DialTarget], timeout: float) -> Ed
 
     :param timeout: seconds of a dial, as of :func:`srrrs.net.dial.dial`.
     """
-    known = {target.url: target for target in targets}
 
     def edge(target: DialTarget) -> Edge:
         def dial_it(
@@ -35,12 +34,11 @@ def edges_for(reactor: Any, targets: Sequence[DialTarget], timeout: float) -> Ed
         ) -> Deferred[tuple[ICarrier, Welcome]]:
             return dial(reactor, target, token, make_hello, timeout=timeout, answered=answered)
 
-        return Edge(target.url, dial_it, lambda: measure(reactor, target, timeout))
+        return Edge(target.url, dial_it, lambda: measure(reactor, target, timeout), target)
 
-    def told(url: str, current: str) -> Edge:
-        target = destination(url, known[current], targets)
-        known[target.url] = target
-        return edge(target)
+    def told(url: str, current: Edge) -> Edge:
+        assert current.target is not None
+        return edge(destination(url, current.target, targets))
 
     return Edges(reactor, [edge(target) for target in targets], told)
 

@@ -15,13 +15,13 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, succe
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from srrrs._version import __version__
 from srrrs.agent.backends import IBackend
 from srrrs.agent.edges import Edge, Edges
 from srrrs.agent.identity import new_run
 from srrrs.agent.lifecycle import TRANSITIONS, Action, Input, State
+from srrrs.agent.link import Link
 from srrrs.agent.report import Reporter
 from srrrs.agent.resuming import REDIAL_EVERY, Attempt, ForeignRelay, Held, Redialler
 from srrrs.agent.retired import Retired
@@ -52,39 +52,6 @@ _STUBBORN: Final = frozenset(
 
 MakeTunnel = Callable[[ITunnelHandler], Tunnel]
 """A tunnel that waits for its carrier."""
-
-
-@implementer(ITunnelHandler)
-class _Link:
-    """One dial and the tunnel that comes of it; only the latest counts."""
-
-    def __init__(self, agent: Agent, edge: Edge | None = None) -> None:
-        self._agent = agent
-        # The relay that answered.
-        self.edge = edge
-        # Who keeps the tunnel, once its relay has said that it goes away.
-        self.retired: Retired | None = None
-        self.dialling: Deferred[None] | None = None
-        self.tunnel: Tunnel | None = None
-        self.held: Held | None = None
-        # The relay's name for the tunnel.
-        self.number = ""
-        self.parked_at = 0.0
-
-    def stream_opened(self, channel: Channel, service_id: int) -> None:
-        self._agent._stream_opened(self, channel, service_id)
-
-    def control_received(self, frame: ControlFrame) -> None:
-        self._agent._control_received(self, frame)
-
-    def tunnel_parked(self, lost: TunnelLost) -> None:
-        self._agent._tunnel_parked(self, lost)
-
-    def tunnel_resumed(self, replayed: int) -> None:
-        self._agent._tunnel_resumed(self, replayed)
-
-    def tunnel_lost(self, lost: TunnelLost) -> None:
-        self._agent._tunnel_lost(self, lost)
 
 
 class Agent(service.Service):
@@ -144,7 +111,7 @@ class Agent(service.Service):
         self._random = random
         self._stop_timeout = stop_timeout
         self._drain = drain
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._retired: list[Retired] = []
         # Where to go next, in the place of all that there is.
         self._places: list[Edge] | None = None
@@ -265,7 +232,7 @@ class Agent(service.Service):
 
     # No wait from here on: a carrier that is not started at once is aborted.
 
-    def _welcomed(self, answer: tuple[Edge, ICarrier, Welcome], link: _Link) -> None:
+    def _welcomed(self, answer: tuple[Edge, ICarrier, Welcome], link: Link) -> None:
         edge, carrier, welcome = answer
         if link is self._link:
             link.edge = edge
@@ -273,7 +240,7 @@ class Agent(service.Service):
         else:
             carrier.abort()
 
-    def _dial_ended(self, failure: Failure, link: _Link) -> None:
+    def _dial_ended(self, failure: Failure, link: Link) -> None:
         if link is not self._link:
             return
         self._input(Input.FAILED, self._problem(failure, self.state is State.DIALLING))
@@ -313,7 +280,7 @@ class Agent(service.Service):
         elif resumed:
             self._input(Input.RESUMED, (link, carrier, welcome))
         else:
-            self._input(Input.WELCOMED, (_Link(self, edge), carrier, welcome))
+            self._input(Input.WELCOMED, (Link(self, edge), carrier, welcome))
 
     def _dial_again_failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
@@ -323,13 +290,15 @@ class Agent(service.Service):
             self._told = str(problem)
             self._reporter.retrying(str(problem), REDIAL_EVERY[1], problem.heals)
 
-    def _stream_opened(self, link: _Link, channel: Channel, service_id: int) -> None:
+    # --- LinkOwner ------------------------------------------------------------------------------
+
+    def stream_opened(self, link: Link, channel: Channel, service_id: int) -> None:
         if link is self._link:
             self.services.opened(channel, service_id)
         else:
             channel.reset(ResetCode.GONE, "the agent has another tunnel")
 
-    def _control_received(self, link: _Link, frame: ControlFrame) -> None:
+    def control_received(self, link: Link, frame: ControlFrame) -> None:
         if link is not self._link:
             return
         if isinstance(frame, Goaway):
@@ -341,7 +310,7 @@ class Agent(service.Service):
         else:
             self.services.received(frame)
 
-    def _tunnel_parked(self, link: _Link, lost: TunnelLost) -> None:
+    def tunnel_parked(self, link: Link, lost: TunnelLost) -> None:
         if link.retired is not None:
             link.retired.parked()
         elif link is self._link and link.tunnel is not None:
@@ -350,12 +319,12 @@ class Agent(service.Service):
             self._reporter.parked(lost.reason.rstrip("."), link.tunnel.grace)
             self._input(Input.PARKED, lost)
 
-    def _tunnel_resumed(self, link: _Link, replayed: int) -> None:
+    def tunnel_resumed(self, link: Link, replayed: int) -> None:
         if link is self._link:
             away = self._clock.seconds() - link.parked_at
             self._reporter.resumed(self._relay_of(link), link.number, replayed, away)
 
-    def _tunnel_lost(self, link: _Link, lost: TunnelLost) -> None:
+    def tunnel_lost(self, link: Link, lost: TunnelLost) -> None:
         if link.retired is not None:
             link.retired.lost()
         elif link is self._link:
@@ -364,7 +333,7 @@ class Agent(service.Service):
                 self._reporter.expired(lost.reason)
             self._input(Input.LOST, lost)
 
-    def _relay_of(self, link: _Link) -> str:
+    def _relay_of(self, link: Link) -> str:
         return (link.edge or self._edges.first).url
 
     def _tunnels(self) -> list[Tunnel]:
@@ -391,7 +360,7 @@ class Agent(service.Service):
 
     def _do_dial(self, _: Any) -> None:
         self._began = True
-        link = self._link = _Link(self)
+        link = self._link = Link(self)
         places, self._places = self._places, None
         attempt = Attempt(self._hello, None)
         dialling = Deferred.fromCoroutine(self._attempt(attempt, lambda: None, places))
@@ -402,7 +371,7 @@ class Agent(service.Service):
             lambda failure: self._log.failure("the agent's dialling failed", failure)
         )
 
-    def _do_attach(self, detail: tuple[_Link, ICarrier, Welcome]) -> None:
+    def _do_attach(self, detail: tuple[Link, ICarrier, Welcome]) -> None:
         link, carrier, welcome = detail
         self._link = link
         self._backoff.reset()
@@ -432,7 +401,7 @@ class Agent(service.Service):
     def _do_halt(self, _: Any) -> None:
         self._redialler.stop()
 
-    def _do_go_on(self, detail: tuple[_Link, ICarrier, Welcome]) -> None:
+    def _do_go_on(self, detail: tuple[Link, ICarrier, Welcome]) -> None:
         link, carrier, welcome = detail
         self._told = None
         assert link.tunnel is not None
@@ -452,7 +421,7 @@ class Agent(service.Service):
             self._reporter.expired(reason)
             link.tunnel.expire(reason)
 
-    def _do_discard(self, detail: tuple[_Link, ICarrier, Welcome]) -> None:
+    def _do_discard(self, detail: tuple[Link, ICarrier, Welcome]) -> None:
         detail[1].abort()
 
     def _do_retire(self, places: list[Edge]) -> None:

@@ -193,12 +193,16 @@ def measure(
         for _ in range(2):
             began = reactor.seconds()
             endpoint = _host_endpoint(reactor, target.host, target.port, timeout)
-            protocol: Any = await endpoint.connect(Factory.forProtocol(Protocol))
+            protocol: Any = await endpoint.connect(_Probe.forProtocol(Protocol))
             took.append(reactor.seconds() - began)
             protocol.transport.loseConnection()
         return min(took)
 
     return Deferred.fromCoroutine(attempt())
+
+
+class _Probe(Factory):
+    noisy = False
 
 
 class _Deadline:
