@@ -7,9 +7,10 @@ it knows:
 * ``cut``: ends every connection now: ``rst`` resets both ends, ``fin`` closes them, ``silence``
   keeps both sockets open and forwards nothing any more, either way; ``half`` resets the agent's
   end and keeps the relay's, which notices nothing;
-* with ``after`` and ``way`` (``up``: from the agent, ``down``: to it) the cut comes once exactly so
-  many more bytes have passed that way, wherever in a message that is;
-* ``coming``: a list of such cuts, one for each of the next connections;
+* with ``after`` and ``way`` (``up``: from the agent, ``down``: to it, ``both``) the cut comes once
+  exactly so many more bytes have passed that way, wherever in a message that is;
+* ``coming``: a list of such cuts, one for each of the next connections; what ends before its cut
+  leaves it to another;
 * ``door``: what new connections meet: ``open``, ``refused`` (nobody listens), or ``dropped`` (their
   SYNs are lost, for the listener's queue is full);
 * ``source``: the address that its own connections to the relay come from.
@@ -30,7 +31,7 @@ from twisted.python.failure import Failure
 
 from tests.integration.harness import DEADLINE, ROOT, Lab, until
 
-UP, DOWN = "up", "down"
+UP, DOWN, BOTH = "up", "down", "both"
 _HOST: Final = "127.0.0.1"
 _FILLERS: Final = 2
 """Connections that fill the listener's queue: one more than its backlog, and one to be sure."""
@@ -121,7 +122,7 @@ class _Link:
 
     def __init__(self, forwarder: _Forwarder, cut: Cut | None) -> None:
         self._forwarder = forwarder
-        self._cut = cut
+        self.cut = cut
         self._left: dict[str, int | None] = {} if cut is None else {cut.way: cut.after or 0}
         self._over = False
         self.near = _End(self, UP)
@@ -140,7 +141,7 @@ class _Link:
 
     def arm(self, cut: Cut) -> None:
         """Cut it, now or after so many more bytes."""
-        self._cut = cut
+        self.cut = cut
         self._left = {cut.way: cut.after or 0}
         if cut.after is None or self.near.other is not None:
             self._look()
@@ -148,18 +149,19 @@ class _Link:
     def forward(self, end: _End, way: str, data: bytes) -> None:
         if self._over:
             return
-        left = self._left.get(way)
-        if left is not None:
-            data = data[:left]
-            self._left[way] = left - len(data)
+        for counted in (way, BOTH):
+            left = self._left.get(counted)
+            if left is not None:
+                data = data[:left]
+                self._left[counted] = left - len(data)
         self._forwarder.passed[way] += len(data)
         assert end.other is not None
         end.other.transport.write(data)
         self._look()
 
     def _look(self) -> None:
-        if self._cut is not None and self._left[self._cut.way] == 0 and not self._over:
-            self._end(self._cut.how)
+        if self.cut is not None and self._left[self.cut.way] == 0 and not self._over:
+            self._end(self.cut.how)
 
     def _end(self, how: str) -> None:
         self._over = True
@@ -181,7 +183,7 @@ class _Link:
         if self._over:
             return
         self._over = True
-        self._forwarder.links.discard(self)
+        self._forwarder.lost(self)
         for each in (self.near, self.far):
             if each is not end and each.transport is not None:
                 each.transport.unregisterProducer()
@@ -189,8 +191,8 @@ class _Link:
 
     def failed(self, failure: Failure) -> None:
         """The relay cannot be reached."""
-        self._forwarder.links.discard(self)
         self._over = True
+        self._forwarder.lost(self)
         self.near.transport.abortConnection()
 
 
@@ -237,6 +239,17 @@ class _Forwarder(Factory):
         self.links.discard(link)
         self._silent.append(link)
         self._cuts += 1
+
+    def lost(self, link: _Link) -> None:
+        """The link has ended by itself, as one of two dials does: its cut is another's then."""
+        self.links.discard(link)
+        if link.cut is None:
+            return
+        for other in self.links:
+            if other.cut is None:
+                other.arm(link.cut)
+                return
+        self._coming.insert(0, link.cut)
 
     def order(self, do: str, **details: Any) -> dict[str, Any]:
         """Carry out an order; the counters."""

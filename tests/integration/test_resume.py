@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from tests.integration.cutting import DOWN, UP, Cut, Network
+from tests.integration.cutting import BOTH, DOWN, UP, Cut, Network
 from tests.integration.harness import (
     DEADLINE,
     Lab,
@@ -185,11 +185,10 @@ def memory(program: Program) -> int:
 
 
 def many_cuts(number: int) -> list[Cut]:
-    """Cuts of every kind at odd places of either direction, most within a message."""
+    """Cuts of every kind at odd places, most within a message."""
     hows = ["rst", "silence", "rst", "half", "rst", "fin", "rst", "silence"]
     return [
-        Cut(hows[i % len(hows)], UP if i % 2 else DOWN, 1_500_007 + i * 977_777 % 3_000_000)
-        for i in range(number)
+        Cut(hows[i % len(hows)], BOTH, 3_000_007 + i * 977_777 % 6_000_000) for i in range(number)
     ]
 
 
@@ -383,6 +382,26 @@ def test_a_killed_agents_services_are_taken_over_with_the_visitors_who_wait(lab:
         assert page.result(DEADLINE) == (200, b"second")
     assert visitor.receive(5) == b"hello"
     assert not second.events("refused")
+
+
+def test_who_lost_a_service_in_an_outage_keeps_its_running_streams(lab: Lab) -> None:
+    """While an agent is out of reach another run takes its services; when it is back, the streams
+    that it had go on to their end, and it is told that the services are another's."""
+    setting = Setting(lab)
+    web = lab.keep(tcp_server(http_answer(b"second")))
+    old = setting.visitor()
+    assert old.says(b"before")
+    setting.outage()
+    second = lab.agent(setting.relay, "--local-http", f"web={web}", *BEATS)
+    assert second.event("ready", service="web")["endpoint"] == setting.endpoint
+    assert get(setting.endpoint) == (200, b"second")
+    setting.network.door("open")
+    setting.agent.event("resumed")
+    setting.agent.event("withdrawn", service="web")
+    assert setting.agent.event("refused", service="web")["reason"] == "held"
+    assert old.says(b"after")
+    assert setting.visitor().says(b"new: this service was not taken")
+    assert get(setting.endpoint) == (200, b"second")
 
 
 def test_a_relay_that_was_killed_knows_no_session(lab: Lab) -> None:
