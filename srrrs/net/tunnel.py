@@ -399,7 +399,7 @@ class Tunnel:
 
     def _expired(self) -> None:
         self._grace_call = None
-        self.expire("its agent did not come back in time")
+        self.expire(f"no connection came back within {self.grace:g} s")
 
     def _silent(self, reason: str) -> None:
         self._give_up(TunnelLost(CloseCode.SILENCE, reason))
