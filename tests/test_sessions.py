@@ -327,6 +327,29 @@ def test_for_want_of_memory_the_oldest_gives_way_first() -> None:
     assert world.gate._sessions._by_id == {}
 
 
+def test_memory_that_runs_out_while_they_wait() -> None:
+    """No more give way than have to."""
+    world = World()
+    owners = [
+        Owner(world, replace(HELLO, run=f"{number:032}"), token=f"token-{number}")
+        for number in range(3)
+    ]
+    held = bytes(200_000)
+    for owner in (owners[1], owners[0]):
+        owner.wire.cut_unseen()
+        near = owner.agent.tunnel.open(1, VISITOR)
+        near.attach(HalfCloseRecorder())
+        near.write(held)
+        world.clock.advance(0)
+        owner.wire.cut()
+    world.gate.make_room()
+    assert not world.registry.lost
+    world.budget.charge(BUDGET - world.budget.used)
+    world.gate.make_room()
+    assert world.registry.lost == [owners[1].agent]
+    assert owners[2].agent.live
+
+
 def test_sessions_that_ended_are_forgotten() -> None:
     world = World()
     owner = Owner(world)

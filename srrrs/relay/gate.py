@@ -194,6 +194,10 @@ class Gate:
             self._tunnels.remove(agent)
             self._registrar.agent_lost(agent)
 
+    def make_room(self) -> None:
+        """While memory is used up, give up the parked sessions that have waited longest."""
+        self._sessions.make_room()
+
     def check_tokens(self) -> None:
         """End the tunnels whose token was revoked or has expired."""
         try:

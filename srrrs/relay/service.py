@@ -41,6 +41,8 @@ from srrrs.words import Word
 
 FLUSH_EVERY: Final = 60.0
 """Seconds between writes of when tokens and reservations were last used."""
+ROOM_EVERY: Final = 0.25
+"""Seconds between looks at whether parked sessions must give way for want of memory."""
 READ_WITHIN: Final = 5.0
 """Seconds that visitors have, once all streams have ended, to read what came by them."""
 STOP_WITHIN: Final = 5.0
@@ -182,6 +184,7 @@ class Relay(Service):
         )
         self._edge.routes = self.registrar
         self._loop(self._check_tokens, CHECK_EVERY)
+        self._loop(self.gate.make_room, ROOM_EVERY)
         self._loop(self._flush, FLUSH_EVERY)
         pin = None if identity is None else identity.pin
         try:

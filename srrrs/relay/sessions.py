@@ -86,13 +86,10 @@ class Sessions:
             self._by_id.pop(agent.ticket.session, None)
             self._parked.pop(agent.ticket.session, None)
 
-    def make_room(self) -> bool:
-        """While memory is used up, give up the session that has waited longest; whether any was."""
-        any_was = False
+    def make_room(self) -> None:
+        """While memory is used up, give up the session that has waited longest."""
         while self._parked and self._budget.exhausted:
             session, agent = next(iter(self._parked.items()))
             del self._parked[session]
             self._log.warn("{agent}: given up, for memory is used up", agent=agent)
             agent.tunnel.expire("the relay's memory was needed for others")
-            any_was = True
-        return any_was
