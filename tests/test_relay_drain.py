@@ -247,3 +247,24 @@ def test_a_token_that_is_revoked_ends_tunnels_that_drain_too(relay: Relay) -> No
     old.tunnel.abort("revoked")
     assert relay.tunnels.token_ids() == set()
     assert len(relay.tunnels) == 0
+
+
+def test_the_old_tunnel_is_gone_on_with_after_a_break(relay: Relay) -> None:
+    """Beside the new one, which notices nothing; its stream finishes."""
+    agent = relay.agent()
+    running = relay.visit()
+    old = drained(relay)
+    relay.pass_time(1)
+    new = relay.service.agent
+    assert new is not old
+    relay.wires[0].cut()
+    relay.settle()
+    assert len(relay.wires) == 3
+    assert (old.tunnel.resumptions, new.tunnel.resumptions) == (1, 0)
+    assert old.tunnel.streams == 1
+    running.stream.finish()
+    backend(agent).channels[0].stream.finish()
+    relay.pass_time(2 * LOOK_EVERY, LOOK_EVERY)
+    assert [old.live] == [False]
+    assert new.live
+    assert Word.PARKED not in relay.records[0].words
