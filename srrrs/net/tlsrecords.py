@@ -19,8 +19,10 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
+    ITransport,
 )
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -48,6 +50,17 @@ class BatchedTLS(TLSMemoryBIOProtocol):
         self._aborted = True
         self.disconnecting = True
         self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def makeConnection(self, transport: ITransport) -> None:
+        if not self._connectWrapped:
+            super().makeConnection(transport)  # type: ignore[no-untyped-call]
+            return
+        # As Twisted's, which declares the transport's interfaces one by one, and each undoes the
+        # one before, ahead of what declares all of them.
+        self._tlsConnection = self.factory._creatorCallable(self)
+        self._appSendBuffer: list[bytes] = []
+        ProtocolWrapper.makeConnection(self, transport)
+        self._checkHandshakeStatus()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
