@@ -17,9 +17,9 @@ TOP_PAD: Final = 4 * 1024 * 1024
 """Bytes by which the heap grows at the least."""
 
 COLLECT_AT: Final = (10_000, 20, 100)
-"""What gc.set_threshold() takes: objects more than were freed, then rounds of the generation below.
-What ends here is freed by its references, so that there is little to find; at Python's own 700 and
-10 and 10 a process that thousands of agents come to spends a tenth of its time on looking, and holds
+"""What gc.set_threshold() takes: objects made and not freed, then rounds of the generation below.
+What ends here is freed by its references, so that there is little to find; at Python's own 700, 10
+and 10 a relay that thousands of agents come to spends a tenth of its time on looking, and holds
 everybody up while it looks through all that it has."""
 
 # From malloc.h.
