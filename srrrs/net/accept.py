@@ -11,7 +11,6 @@ import os
 import select
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from ipaddress import IPv6Address as NumericIPv6
 from typing import Any, Final
 
@@ -241,6 +240,9 @@ class AcceptGate:
         self._connections = 0
         # Open files that are none of our connections, as last counted.
         self._others = count_open_files() or 0
+        # Fewer than so many were fine when the system was last asked for its limit, and how many
+        # connections were accepted since: asking costs as much as all else that is done for one.
+        self._enough = self._unasked = 0
         self._look_call: IDelayedCall | None = None
         self._warned_at: float | None = None
 
@@ -293,14 +295,16 @@ class AcceptGate:
         if getattr(port, "numberAccepts", BATCH) != BATCH:
             # One only after a pause: there is room for more now.
             port.numberAccepts = BATCH
-        ceiling = self._ceiling()
-        if ceiling is None:
-            return
         # The system gives out the lowest free number: a high one tells that files are short even
         # where others than we opened them.
-        if self._others + self._connections < ceiling and _number(transport) < ceiling:
+        used = max(self._others + self._connections, _number(transport))
+        self._unasked += 1
+        if used < self._enough and self._unasked < BATCH:
             return
-        if self._used() >= ceiling:
+        self._unasked = 0
+        ceiling = self._ceiling()
+        self._enough = 0 if ceiling is None else ceiling
+        if ceiling is not None and used >= ceiling and self._used() >= ceiling:
             self._files_short()
 
     def closed(self) -> None:
@@ -414,10 +418,10 @@ _ALL: Final = ""
 
 
 def _number(transport: Any) -> int:
-    number = -1
-    with suppress(AttributeError, OSError, ValueError, TypeError):
-        number = int(transport.fileno())
-    return number
+    try:
+        return int(transport.fileno())
+    except (AttributeError, OSError, ValueError, TypeError):
+        return -1
 
 
 def _limit_batch(port: Any, most: int) -> None:

@@ -61,6 +61,11 @@ class WritingStream(tcp.Connection):
 
     # -- provided by RawStream ------------------------------------------------------------------
 
+    _reading = False
+
+    def _fail(self) -> None:
+        raise NotImplementedError
+
     def _call(self, function: Any, *args: Any) -> None:
         raise NotImplementedError
 
@@ -180,7 +185,14 @@ class WritingStream(tcp.Connection):
     def _on_flush_due(self) -> None:
         if self._flush_due and not self._blocked:
             self._flush_due = False
-            self._call(self._flushed)
+            contexts = self.reactor.contexts
+            contexts.append(self)
+            try:
+                self._flushed()
+            except Exception:
+                self._fail()
+            finally:
+                contexts.pop()
 
     def _flushed(self) -> None:
         if self.disconnected:
@@ -235,10 +247,14 @@ class WritingStream(tcp.Connection):
         # FileDescriptor's, in fewer steps.
         if not self.connected or self.disconnecting:
             return
-        self.stopReading()
+        if self._reading:
+            self.stopReading()
         if self._writeDisconnected:
             self.stopWriting()
             self.reactor.loop.call_soon(self._call, self.connectionLost, CONNECTION_DONE)
         else:
-            self.startWriting()
             self.disconnecting = True
+            if not self._flush_due:
+                self._flush_due = True
+                if not self._blocked:
+                    self.reactor.loop.call_soon(self._on_flush_due)
