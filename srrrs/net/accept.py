@@ -219,7 +219,9 @@ class AcceptGate:
     """Pauses and resumes the listening ports of a process.
 
     :param handshakes: agents' handshakes under way at a time; at this many, accept pauses.
-    :param per_address: handshakes of one address, TLS's included, under way at a time.
+    :param per_address: handshakes of one address under way at a time: so many of TLS, and so many
+        of agents. With one line for both, no agent of a fleet would be let in before the last one
+        has done its TLS.
     :param visitors: visitors' connections of one address.
     """
 
@@ -233,6 +235,7 @@ class AcceptGate:
         self._clock = clock
         self._agents = Turnstile(handshakes)
         self._addresses = Turnstile(per_address)
+        self._hellos = Turnstile(per_address)
         self._visitors = visitors
         self._visitor_count: Counter[str] = Counter()
         self._ports: dict[Any, None] = {}
@@ -365,7 +368,7 @@ class AcceptGate:
         Visitors make these too, and anybody can leave one half-way: accept does not pause.
         """
         slot = Slot(self)
-        slot._take(self._addresses, address_key(peer), start)
+        slot._take(self._hellos, address_key(peer), start)
         return slot
 
     def handshake(self, peer: IAddress, start: Callable[[], None]) -> Slot:
