@@ -185,7 +185,9 @@ class RawStream(WritingStream):
 
     def connectionLost(self, reason: Failure) -> None:
         # tcp.Connection's, in fewer steps.
-        if "socket" not in self.__dict__:
+        try:
+            sock = self.socket
+        except AttributeError:
             return
         self.disconnected = 1
         self.connected = 0
@@ -193,7 +195,7 @@ class RawStream(WritingStream):
         closed = self._read_eof and self._writeDisconnected
         producer, self.producer = self.producer, None
         stream, self._stream = self._stream, None
-        sock, protocol = self.socket, self._protocol
+        protocol = self._protocol
         self._protocol_name = protocol.__class__.__name__
         del self.socket, self.fileno, self._protocol
         self._send = self._send_many = self._gathered = None
