@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 class StreamState(Enum):
     """Which directions are still open."""
 
+    # Enum's own is written in Python.
+    __hash__ = object.__hash__
+
     OPEN = "open"
     LOCAL_DONE = "local done"
     REMOTE_DONE = "remote done"
@@ -31,6 +34,8 @@ class StreamState(Enum):
 
 class Input(Enum):
     """What can happen to a stream."""
+
+    __hash__ = object.__hash__
 
     RECV_DATA = "DATA received"
     RECV_FIN = "FIN received"
