@@ -81,6 +81,7 @@ class Agent(service.Service):
     :param make_tunnel: makes the tunnel for a carrier that the relay has welcomed.
     :param reporter: is told what people want to know.
     :param random: gives floats in [0, 1), for jitter.
+    :param frame: payload bytes of a DATA frame that its tunnels take; None: the default.
     :ivar run: the id of this tunnel's owner; new for each agent, kept over its redials.
     :ivar state: where it is in its life.
     :ivar services: what it publishes.
@@ -101,13 +102,14 @@ class Agent(service.Service):
         reporter: Reporter,
         random: Callable[[], float] = random.random,
         stop_timeout: float = STOP_TIMEOUT,
+        frame: int | None = None,
     ) -> None:
         self.run = new_run()
         self.state = State.IDLE
         self.services = Services(clock, random, self)
         self._clock = clock
         self._relay = relay
-        self._hello = Hello(self.run, instance, f"srrrs/{__version__}", heartbeat)
+        self._hello = Hello(self.run, instance, f"srrrs/{__version__}", heartbeat, frame=frame)
         self._token = token
         self._dial = dial
         self._make_tunnel = make_tunnel
@@ -376,6 +378,7 @@ def agent_for(
         ),
         make_tunnel=make_tunnel,
         reporter=reporter,
+        frame=limits.frame_bytes,
     )
 
 

@@ -36,7 +36,6 @@ class CloseCode(IntEnum):
     SILENCE = 4004
     VERSION = 4005
     LIMIT = 4006
-    TAKEN_OVER = 4007
     HANDSHAKE_TIMEOUT = 4008
 
 

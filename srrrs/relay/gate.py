@@ -105,7 +105,15 @@ class Gate:
         agent.tunnel = Tunnel(self._clock, Role.RELAY, agent, self._limits, budget)
         shortest, longest = self._heartbeats
         heartbeat = min(max(hello.heartbeat, shortest), longest)
-        carrier.answer(Welcome(str(self._number), heartbeat, self._domain, f"srrrs/{__version__}"))
+        carrier.answer(
+            Welcome(
+                str(self._number),
+                heartbeat,
+                self._domain,
+                f"srrrs/{__version__}",
+                frame=self._limits.frame,
+            )
+        )
         # First: attaching tells the end at once where the carrier is gone already.
         self._tunnels.add(agent, carrier.peer)
         agent.tunnel.attach(carrier, heartbeat)
