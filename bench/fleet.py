@@ -149,6 +149,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from srrrs.net.accept import raise_nofile_limit
+    from srrrs.net.memory import collect_seldom
     from srrrs.tap.service import install_reactor
 
     install_reactor()
@@ -158,6 +159,8 @@ def main() -> None:
     raise_nofile_limit()
     fleet = Fleet(reactor)
     fleet.make(options)
+    # Thousands of agents live in this process; of srrrs' own, one does.
+    collect_seldom()
     reactor.callWhenRunning(fleet.start)
     reactor.run()
 

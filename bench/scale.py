@@ -36,6 +36,8 @@ DIALS: Final = 128
 SOURCES: Final = 8
 """Loopback addresses that visitors come from: a relay limits the visitors of one address."""
 OPEN_WITHIN: Final = 120.0
+AWAY: Final = "refuses the connection"
+"""What an agent says of a dial while nobody listens."""
 REFUSALS: Final = ("not available", "does not let", "does not accept", "forbids", "is no relay")
 """What an agent says of a dial that the relay turned away."""
 
@@ -166,8 +168,11 @@ def _idle(plan: Plan, figures: Figures, tls: bool) -> None:
         plan.tell(f"{mode}: the relay restarts")
         relay.stop()
         begun = time.monotonic()
+        pids = [member.pid for member in fleet.members]
+        agents_cpu = cpu_seconds(pids)
         relay = _again(programs, port, tls)
         up = time.monotonic() - begun
+        starting = cpu_seconds([relay.pid])
         _gone(fleet)
         try:
             fleet.wait(plan.tell, BACK_WITHIN, ready=False)
@@ -183,7 +188,9 @@ def _idle(plan: Plan, figures: Figures, tls: bool) -> None:
         failures.subtract(before["failures"])
         failures = +failures
         refused = sum(n for text, n in failures.items() if any(r in text for r in REFUSALS))
-        spent = cpu_seconds([relay.pid])
+        spent = cpu_seconds([relay.pid]) - starting
+        agents_cpu = cpu_seconds(pids) - agents_cpu
+        away = sum(n for text, n in failures.items() if AWAY in text)
         figures.add(
             f"{mode}_back",
             {
@@ -193,14 +200,17 @@ def _idle(plan: Plan, figures: Figures, tls: bool) -> None:
                 "count": after["connected"],
                 "refused": refused,
                 "dials": after["attempts"] - before["attempts"],
+                "while_away": away,
                 "failures": dict(failures),
                 "relay_cpu": round(spent, 1),
+                "agents_cpu": round(agents_cpu, 1),
             },
             f"{mode}: after a restart {after['connected']:,} of {plan.agents:,} were connected "
             f"after {connected:.1f} s "
             f"and published after {back:.1f} s (the relay listened after {up:.1f} s); "
-            f"{refused} were refused; {after['attempts'] - before['attempts']:,} dials; "
-            f"{spent:.1f} s of the relay's CPU",
+            f"{refused} were refused; {after['attempts'] - before['attempts']:,} dials, "
+            f"{away:,} of them before the relay listened; {spent:.1f} s of the relay's CPU, "
+            f"{agents_cpu:.1f} s of the agents'",
         )
         for text, count in failures.most_common(6):
             figures.say(f"  {count:,} dials: {text}")
@@ -231,15 +241,38 @@ def _streams(plan: Plan, figures: Figures) -> None:
         ends = {"relay": relay, "agent": agent}
         empty = {name: memory([end.pid], "VmRSS") for name, end in ends.items()}
         plan.tell(f"{plan.streams} streams open")
-        opened, answered = asyncio.run(
-            asyncio.wait_for(_visit(plan.streams, public, ends, empty, figures), OPEN_WITHIN * 2)
-        )
+        spent = {name: cpu_seconds([end.pid]) for name, end in ends.items()}
+        own = time.process_time()
+        with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+            opened, answered = runner.run(
+                asyncio.wait_for(
+                    _visit(plan.streams, public, ends, empty, figures), OPEN_WITHIN * 2
+                )
+            )
+        own = round(time.process_time() - own, 2)
+        cpu = {name: round(cpu_seconds([end.pid]) - spent[name], 2) for name, end in ends.items()}
     figures.add(
         "streams",
-        {"count": plan.streams, "open_seconds": opened, "echo_seconds": answered},
+        {
+            "count": plan.streams,
+            "open_seconds": opened,
+            "echo_seconds": answered,
+            "cpu": {**cpu, "visitors": own},
+        },
         f"{plan.streams:,} streams on one tunnel: all open and answering after {opened:.1f} s; "
-        f"then a byte there and back on every one in {answered:.2f} s",
+        f"then a byte there and back on every one in {answered:.2f} s; CPU: "
+        f"{cpu['relay']:.1f} s of the relay's, {cpu['agent']:.1f} s of the agent's, {own:.1f} s of "
+        "the visitors'",
     )
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes a loop for the visitors, so that they take no more than they must."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _visit(

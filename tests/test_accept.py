@@ -175,6 +175,17 @@ def test_tls_handshakes_do_not_pause_accept() -> None:
     assert reads(port)
 
 
+def test_agents_do_not_queue_behind_tls() -> None:
+    """Who has done its TLS goes on while the rest of its fleet still waits to begin."""
+    gate, begun = AcceptGate(Clock(), per_address=1), list[str]()
+    first = gate.hello(address(1), lambda: begun.append("first"))
+    gate.hello(address(1), lambda: begun.append("second"))
+    gate.hello(address(1), lambda: begun.append("third"))
+    first.release()
+    gate.handshake(address(1), lambda: begun.append("agent"))
+    assert begun == ["first", "second", "agent"]
+
+
 def test_ports_come_and_go_during_a_pause() -> None:
     """A port that is added during a pause is paused; one that is removed is left alone."""
     gate, first, second = AcceptGate(Clock(), handshakes=1), Port(), Port()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, _WrapperEndpoint
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -23,6 +25,7 @@ from srrrs.net.loopback import LocalhostEndpoint
 from srrrs.protocol.errors import ResetCode
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.mux import Limits, Multiplexer, Role
+from srrrs.testing import FakeTransport
 from tests.conftest import FlushLoggedErrors
 
 VISITOR = IPv4Address("TCP", "192.0.2.7", 4711)
@@ -175,6 +178,147 @@ def test_an_endpoint_that_raises_is_a_reset_too() -> None:
     EndpointBackend(pair.clock, Raising(), "x").connect(pair.channel)
     pair.turn()
     assert [each for each, _ in pair.resets] == [ResetCode.REFUSED]
+
+
+# --- addresses that need no lookup
+
+
+class Rig:
+    """A backend for an endpoint string, on a reactor whose connections the test makes."""
+
+    def __init__(self, description: str) -> None:
+        self.reactor: Any = MemoryReactorClock()
+        self.pair = Pair()
+        endpoint = backend_endpoint(self.reactor, description)
+        self.backend = EndpointBackend(self.reactor, endpoint, "backend")
+
+    def connect(self) -> None:
+        self.backend.connect(self.pair.channel)
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts that were connected to, in order."""
+        return [each[0] for each in self.reactor.tcpClients]
+
+    def refuse(self, problem: Exception | None = None) -> None:
+        """The attempt that is under way fails."""
+        factory = self.reactor.tcpClients[-1][2]
+        failure = Failure(problem or error.ConnectionRefusedError())
+        factory.clientConnectionFailed(self.reactor.connectors[-1], failure)
+
+    def accept(self) -> FakeTransport:
+        """The attempt that is under way succeeds."""
+        transport = FakeTransport()
+        factory: Any = self.reactor.tcpClients[-1][2]
+        transport.attach(factory.buildProtocol(None))
+        return transport
+
+    @property
+    def resets(self) -> list[int | None]:
+        """The codes of the resets that the visitor got."""
+        self.pair.turn()
+        return [code for code, _ in self.pair.resets]
+
+
+def test_localhost_is_both_families() -> None:
+    """The second is tried at once when the first refuses, and comes first the next time."""
+    rig = Rig("tcp:localhost:8080")
+    rig.connect()
+    rig.pair.visitor.write(b"hello")
+    rig.pair.turn()
+    rig.refuse()
+    transport = rig.accept()
+    assert transport.drain() == b"hello"
+    rig.pair = Pair()
+    rig.connect()
+    assert rig.hosts == ["127.0.0.1", "::1", "::1"]
+    rig.refuse()
+    rig.refuse()
+    assert rig.hosts[3:] == ["127.0.0.1"]
+    assert rig.resets == [ResetCode.REFUSED]
+
+
+def test_a_localhost_that_does_not_answer() -> None:
+    """Once the time is over, no other address is tried."""
+    rig = Rig("tcp:localhost:8080")
+    rig.connect()
+    assert rig.reactor.tcpClients[0][3] == 10.0
+    rig.refuse(error.TimeoutError())
+    assert rig.hosts == ["127.0.0.1"]
+    assert rig.resets == [ResetCode.TIMEOUT]
+
+
+@pytest.mark.parametrize("description", ["tcp:127.0.0.1:8080", "tcp:localhost:8080"])
+def test_a_visitor_who_goes_away_ends_the_connector(description: str) -> None:
+    """The attempt is given up, and nothing else is tried."""
+    rig = Rig(description)
+    rig.connect()
+    factory, connector = rig.reactor.tcpClients[0][2], rig.reactor.connectors[0]
+    disconnected = []
+    connector.disconnect = lambda: disconnected.append(True)
+    factory.startedConnecting(connector)
+    rig.pair.visitor.reset(ResetCode.CANCEL, "gone")
+    rig.pair.turn()
+    assert disconnected
+    rig.refuse(error.UserError())
+    assert rig.hosts == ["127.0.0.1"]
+    assert rig.pair.ends[Role.AGENT].streams == {}
+
+
+def test_a_connection_that_comes_too_late() -> None:
+    """It is closed: its visitor is gone."""
+    rig = Rig("tcp:127.0.0.1:8080")
+    rig.connect()
+    rig.pair.visitor.reset(ResetCode.CANCEL, "gone")
+    rig.pair.turn()
+    transport = rig.accept()
+    transport.drain()
+    assert not transport.connected
+
+
+def test_a_reactor_that_cannot_connect() -> None:
+    """What it raises is a reset, as what it reports."""
+    rig = Rig("tcp:127.0.0.1:8080")
+
+    def connect(*_: Any, **__: Any) -> Any:
+        raise ValueError("no such port")
+
+    rig.reactor.connectTCP = connect
+    rig.backend = EndpointBackend(
+        rig.reactor, backend_endpoint(rig.reactor, "tcp:127.0.0.1:8080"), "backend"
+    )
+    rig.connect()
+    assert rig.resets == [ResetCode.REFUSED]
+
+
+@pytest.mark.integration
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket(tmp_path: Path) -> None:
+    """A UNIX socket's service gets what the visitor sends, and answers."""
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    path = str(tmp_path / "app.sock")
+    port = reactor.listenUNIX(path, Factory.forProtocol(Greeter))
+    pair = Pair()
+    backend = EndpointBackend(reactor, backend_endpoint(reactor, f"unix:{path}"), path)
+    pair.channel.clock = reactor
+    backend.connect(pair.channel)
+    pair.visitor.write(b"there")
+    for _ in range(1000):
+        pair.turn()
+        if pair.received == b"hello there":
+            break
+        await deferLater(reactor, 0.005)
+    assert pair.received == b"hello there"
+    pair.visitor.reset(ResetCode.CANCEL, "enough")
+    pair.turn()
+    await deferLater(reactor, 0)
+    await port.stopListening()
+    for _ in range(1000):
+        if not any("app.sock" in repr(each) for each in reactor.getReaders()):
+            break
+        await deferLater(reactor, 0.005)
 
 
 # --- factories

@@ -203,11 +203,11 @@ async def test_one_port_speaks_both(tmp_path: Path) -> None:
 async def test_many_at_once_over_tls(kind: str, tmp_path: Path) -> None:
     """More TLS connections of one address than may shake hands at a time are all served."""
     async with listening(kind, tmp_path) as edge:
-        edge.gate._addresses.limit = 2
+        edge.gate._hellos.limit = 2
         asked = [Deferred.fromCoroutine(edge.ask(REQUEST)) for _ in range(50)]
         for each in asked:
             assert await each == ANSWER
-        assert not edge.gate._addresses._inside
+        assert not edge.gate._hellos._inside
 
 
 async def turn(reactor: Any) -> None:

@@ -13,27 +13,10 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.interfaces import IConsumer, IPushProducer, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from srrrs.testing import Connection, FakeTransport, HalfCloseRecorder, Recorder, connect
-
-
-@implementer(IPushProducer)
-class Producer:
-    """Records what its consumer asks of it."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def pauseProducing(self) -> None:
-        self.calls.append("pause")
-
-    def resumeProducing(self) -> None:
-        self.calls.append("resume")
-
-    def stopProducing(self) -> None:
-        self.calls.append("stop")
+from tests.kit import Producer
 
 
 def test_it_is_what_it_says() -> None:

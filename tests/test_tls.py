@@ -470,3 +470,29 @@ def test_a_useless_ca_file(tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("")
     with pytest.raises(ValueError, match=r"empty\.pem"):
         client_connection_creator("a.example", tmp_path / "empty.pem")
+
+
+def test_contexts_are_kept(tmp_path: Path) -> None:
+    """Dialling the same relay again takes the same context; another relay, another pin or a new CA
+    file takes another."""
+    first = tmp_path / "ca.pem"
+    signed_by_authority(first)
+
+    def by_file() -> Any:
+        return client_connection_creator("a.example", first)
+
+    def by_pin(host: str, number: int) -> Any:
+        return client_connection_creator(host, pin=format_pin(bytes([number]) * 32))
+
+    kept = by_file()
+    assert by_file() is kept
+    replacement = tmp_path / "new.pem"
+    signed_by_authority(replacement)
+    replacement.replace(first)
+    assert by_file() is not kept
+    pinned = by_pin("a.example", 1)
+    assert by_pin("a.example", 1) is pinned
+    assert by_pin("a.example", 2) is not pinned
+    assert by_pin("b.example", 1) is not pinned
+    by_system = client_connection_creator("a.example")
+    assert client_connection_creator("a.example") is not by_system

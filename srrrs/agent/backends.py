@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -164,8 +165,9 @@ class _BackendConnection(Splice):
     def dial(self, addresses: tuple[_Address, ...]) -> None:
         """Connect to the first address that takes the connection."""
         self._addresses = addresses
+        address = addresses[self._tries]
         try:
-            addresses[self._tries].dial(self)
+            address.connect(*address.where, self, address.timeout)
         except Exception:
             self._backend.failed(Failure(), self)
 
@@ -208,6 +210,7 @@ class _BackendConnection(Splice):
         """``connectionLost`` has been told."""
 
 
+@dataclass(frozen=True, slots=True)
 class _Address:
     """Where a backend listens, if that needs no lookup: connected to in fewer steps than by a
     client endpoint, which makes a Deferred and wraps each protocol.
@@ -216,16 +219,9 @@ class _Address:
     :param timeout: seconds.
     """
 
-    __slots__ = ("_connect", "_timeout", "_where")
-
-    def __init__(self, connect: Any, where: tuple[Any, ...], timeout: float) -> None:
-        self._connect = connect
-        self._where = where
-        self._timeout = timeout
-
-    def dial(self, connection: _BackendConnection) -> None:
-        """Connect; ``connection`` is told what comes of it."""
-        self._connect(*self._where, connection, self._timeout)
+    connect: Any
+    where: tuple[Any, ...]
+    timeout: float
 
 
 def _addresses(endpoint: Any, timeout: float) -> tuple[_Address, ...]:

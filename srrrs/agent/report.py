@@ -260,6 +260,8 @@ def _next(retry: float | None) -> str:
 
 def _one_line(text: str) -> str:
     # What a relay says is shown on a terminal: no control characters, no second line.
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else " " for each in text)
 
 

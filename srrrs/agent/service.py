@@ -68,6 +68,7 @@ class Agent(service.Service):
     :param reporter: is told what people want to know.
     :param random: gives floats in [0, 1), for jitter.
     :param drain: seconds that running streams have to finish in when the agent stops.
+    :param frame: payload bytes of a DATA frame that its tunnels take; None: the default.
     :ivar run: the id of this tunnel's owner; new for each agent, kept over its redials.
     :ivar state: where it is in its life.
     :ivar services: what it publishes.

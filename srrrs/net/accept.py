@@ -11,7 +11,6 @@ import os
 import select
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from ipaddress import IPv6Address as NumericIPv6
 from typing import Any, Final
 
@@ -220,7 +219,9 @@ class AcceptGate:
     """Pauses and resumes the listening ports of a process.
 
     :param handshakes: agents' handshakes under way at a time; at this many, accept pauses.
-    :param per_address: handshakes of one address, TLS's included, under way at a time.
+    :param per_address: handshakes of one address under way at a time: so many of TLS, and so many
+        of agents. With one line for both, no agent of a fleet would be let in before the last one
+        has done its TLS.
     :param visitors: visitors' connections of one address.
     """
 
@@ -234,6 +235,7 @@ class AcceptGate:
         self._clock = clock
         self._agents = Turnstile(handshakes)
         self._addresses = Turnstile(per_address)
+        self._hellos = Turnstile(per_address)
         self._visitors = visitors
         self._visitor_count: Counter[str] = Counter()
         self.visiting = 0
@@ -243,6 +245,9 @@ class AcceptGate:
         self._connections = 0
         # Open files that are none of our connections, as last counted.
         self._others = count_open_files() or 0
+        # Fewer than so many were fine when the system was last asked for its limit, and how many
+        # connections were accepted since: asking costs as much as all else that is done for one.
+        self._enough = self._unasked = 0
         self._look_call: IDelayedCall | None = None
         self._warned_at: float | None = None
 
@@ -295,14 +300,16 @@ class AcceptGate:
         if getattr(port, "numberAccepts", BATCH) != BATCH:
             # One only after a pause: there is room for more now.
             port.numberAccepts = BATCH
-        ceiling = self._ceiling()
-        if ceiling is None:
-            return
         # The system gives out the lowest free number: a high one tells that files are short even
         # where others than we opened them.
-        if self._others + self._connections < ceiling and _number(transport) < ceiling:
+        used = max(self._others + self._connections, _number(transport))
+        self._unasked += 1
+        if used < self._enough and self._unasked < BATCH:
             return
-        if self._used() >= ceiling:
+        self._unasked = 0
+        ceiling = self._ceiling()
+        self._enough = 0 if ceiling is None else ceiling
+        if ceiling is not None and used >= ceiling and self._used() >= ceiling:
             self._files_short()
 
     def closed(self) -> None:
@@ -363,7 +370,7 @@ class AcceptGate:
         Visitors make these too, and anybody can leave one half-way: accept does not pause.
         """
         slot = Slot(self)
-        slot._take(self._addresses, address_key(peer), start)
+        slot._take(self._hellos, address_key(peer), start)
         return slot
 
     def handshake(self, peer: IAddress, start: Callable[[], None]) -> Slot:
@@ -417,10 +424,10 @@ _ALL: Final = ""
 
 
 def _number(transport: Any) -> int:
-    number = -1
-    with suppress(AttributeError, OSError, ValueError, TypeError):
-        number = int(transport.fileno())
-    return number
+    try:
+        return int(transport.fileno())
+    except (AttributeError, OSError, ValueError, TypeError):
+        return -1
 
 
 def _limit_batch(port: Any, most: int) -> None:

@@ -1,4 +1,4 @@
-"""A visitor's address as text in OPEN, and back (``SPEC.md``, *OPEN*)."""
+"""Addresses as text: a visitor's in OPEN (``SPEC.md``, *OPEN*), and for people."""
 
 from __future__ import annotations
 
@@ -38,6 +38,17 @@ def visitor_address(text: str) -> IAddress:
 def _read_host(host: str) -> tuple[type[IPv4Address | IPv6Address], str]:
     ip = ip_address(host)
     return (IPv4Address if ip.version == 4 else IPv6Address), str(ip)
+
+
+def is_ip_address(host: str) -> bool:
+    """Whether ``host`` is an IPv4 or IPv6 literal, without brackets."""
+    if not host[-1:].isdigit() and ":" not in host:
+        return False  # As most are that a relay is asked for.
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def format_address(address: IAddress) -> str:

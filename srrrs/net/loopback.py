@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -10,6 +10,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from zope.interface import implementer
+
+from srrrs.net.address import is_ip_address
 
 
 def is_localhost_name(host: str) -> bool:
@@ -22,10 +24,9 @@ def is_loopback(host: str) -> bool:
     """Whether a host, a name or an address literal without brackets, is this machine."""
     if is_localhost_name(host):
         return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+    if not is_ip_address(host):
         return False
+    address = ip_address(host)
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from typing import Final
 
@@ -14,6 +15,12 @@ TRIM_THRESHOLD: Final = 64 * 1024 * 1024
 """Bytes of free memory at the end of the heap from which on they go back to the system."""
 TOP_PAD: Final = 4 * 1024 * 1024
 """Bytes by which the heap grows at the least."""
+
+COLLECT_AT: Final = (10_000, 20, 100)
+"""What gc.set_threshold() takes: objects made and not freed, then rounds of the generation below.
+What ends here is freed by its references, so that there is little to find; at Python's own 700, 10
+and 10 a relay that thousands of agents come to spends a tenth of its time on looking, and holds
+everybody up while it looks through all that it has."""
 
 # From malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -40,3 +47,9 @@ def keep_freed_memory() -> None:
         (_M_TOP_PAD, TOP_PAD),
     ):
         mallopt(name, value)
+
+
+def collect_seldom() -> None:
+    """Have Python look for cyclic garbage less often, and never in what the program itself is."""
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AT)

@@ -2,7 +2,7 @@
 
 pyOpenSSL makes a buffer for each call and raises an exception where nothing is left: at 16 KiB a
 record that is a third of what TLS costs. Here two buffers serve all connections, and a call handles
-several records. That needs names of pyOpenSSL's that it does not document; where one is missing the
+many records. That needs names of pyOpenSSL's that it does not document; where one is missing the
 documented calls do the same, more slowly.
 
 For the reactor's thread alone.
@@ -20,6 +20,11 @@ RECORD: Final = 2**14
 """Bytes of plaintext in a TLS record at the most (RFC 8446, 5.1)."""
 GROUP: Final = 4 * RECORD
 """Bytes handled together: enough to save calls, few enough to stay in the cache."""
+INPUT: Final = 2**18
+"""Bytes that are taken together from the peer: no less than the loop reads at a time."""
+PLAIN: Final = INPUT + RECORD
+"""Bytes decrypted together, always enough for what is taken together: a record of which a part had
+come before may be among them."""
 OUTPUT: Final = GROUP + 2048
 """Bytes that are sent together: a group's records, with what TLS adds to them."""
 
@@ -32,11 +37,14 @@ DRAINED: Final = WantReadError()
 class Records(Protocol):
     """How bytes get into and out of a connection that has memory BIOs."""
 
-    def feed(self, data: bytes, start: int, stop: int) -> None:
-        """Take a part of what the peer sent."""
+    def receive(self, data: bytes, start: int, stop: int) -> tuple[bytes, Error | None]:
+        """Take a part of what the peer sent, :data:`INPUT` bytes at the most, and read as below.
+
+        All that came before must have been read; where the connection is over the rest is lost.
+        """
 
     def read(self) -> tuple[bytes, Error | None]:
-        """What is decrypted, at most a group, and what ended it; ``None`` if more is there."""
+        """What is decrypted, and what ended it; ``None`` if more is there."""
 
     def write(self, data: bytes, start: int, stop: int) -> int:
         """Encrypt a part of ``data``; how many bytes of it were taken, at least one.
@@ -56,14 +64,15 @@ class PublicRecords:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def feed(self, data: bytes, start: int, stop: int) -> None:
+    def receive(self, data: bytes, start: int, stop: int) -> tuple[bytes, Error | None]:
         self._connection.bio_write(memoryview(data)[start:stop])
+        return self.read()
 
     def read(self) -> tuple[bytes, Error | None]:
         chunks: list[bytes] = []
         ended: Error | None = None
         try:
-            while len(chunks) < GROUP // RECORD:
+            while len(chunks) < INPUT // RECORD:
                 chunks.append(self._connection.recv(RECORD))
         except Error as error:
             ended = error
@@ -89,7 +98,7 @@ def direct_records(lib: Any, ffi: Any) -> Callable[[Connection], Records]:
     bio_read, bio_write, bio_size = lib.BIO_read, lib.BIO_write, lib.BIO_get_mem_data
     want_read, null = lib.SSL_ERROR_WANT_READ, ffi.NULL
     view_of, buffer_of = ffi.from_buffer, ffi.buffer
-    plain, sealed = ffi.new("char[]", GROUP), ffi.new("char[]", OUTPUT)
+    plain, sealed = ffi.new("char[]", PLAIN), ffi.new("char[]", OUTPUT)
 
     class DirectRecords:
         __slots__ = ("_connection", "_into", "_outof", "_ssl")
@@ -100,25 +109,33 @@ def direct_records(lib: Any, ffi: Any) -> Callable[[Connection], Records]:
             self._ssl = connection._ssl
             self._into, self._outof = connection._into_ssl, connection._from_ssl
 
-        def feed(self, data: bytes, start: int, stop: int) -> None:
-            size = stop - start
-            if bio_write(self._into, view_of(data) + start, size) != size:
-                raise MemoryError("OpenSSL has no room for what was received")
+        def receive(self, data: bytes, start: int, stop: int) -> tuple[bytes, Error | None]:
+            view, size = view_of(data), 0
+            ended: Error | None = NOTHING
+            # In parts, so that OpenSSL's own buffer, which never shrinks, stays small.
+            while start < stop and (ended is NOTHING or ended is DRAINED):
+                part = min(stop - start, GROUP)
+                if bio_write(self._into, view + start, part) != part:
+                    raise MemoryError("OpenSSL has no room for what was received")
+                start += part
+                size, ended = self._decrypt(size)
+            return buffer_of(plain, size)[:] if size else b"", ended
 
         def read(self) -> tuple[bytes, Error | None]:
-            ssl, size = self._ssl, 0
-            ended: Error | None = None
-            while size < GROUP:
-                got = ssl_read(ssl, plain + size, GROUP - size)
-                if got <= 0:
-                    ended = self._why(got)
-                    break
-                size += got
-                if got < RECORD and size < GROUP and not bio_size(self._into, null):
-                    # OpenSSL takes a record from there at a time, and no more than it.
-                    ended = DRAINED
-                    break
+            size, ended = self._decrypt(0)
             return buffer_of(plain, size)[:] if size else b"", ended
+
+        def _decrypt(self, size: int) -> tuple[int, Error | None]:
+            ssl = self._ssl
+            while size < PLAIN:
+                got = ssl_read(ssl, plain + size, PLAIN - size)
+                if got <= 0:
+                    return size, self._why(got)
+                size += got
+                # OpenSSL takes a record from there at a time, and no more than it.
+                if got < RECORD and size < PLAIN and not bio_size(self._into, null):
+                    return size, DRAINED
+            return size, None
 
         def write(self, data: bytes, start: int, stop: int) -> int:
             ssl, view, done = self._ssl, view_of(data), start

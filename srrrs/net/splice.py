@@ -164,14 +164,24 @@ class Splice:
     # --- from the stream (StreamHandler) ------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._paused or self._held:
+        waits = self._paused or self._held
+        if waits:
             if self._held is None:
                 self._held = deque()
             self._held.append(data)
             if self._gone and self._fin_sent:
                 self._refuse_rest()
+            return
+        # As `_deliver`, which this would be called for each time.
+        self.delivered = True
+        try:
+            self.transport.write(data)
+        except Exception:
+            self._fault()
+        if self._paused and not self._gone:
+            self._uncredited += len(data)
         else:
-            self._deliver(data)
+            self._stream.consumed(len(data))
 
     def fin_received(self) -> None:
         self._fin_waits = True

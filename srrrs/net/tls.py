@@ -15,6 +15,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, cast
@@ -41,6 +42,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from srrrs.net.address import is_ip_address
+
 LIFETIME: Final = timedelta(days=3650)
 """How long a self-signed certificate is valid: agents know it by its key, and renewing it takes
 no more than a restart."""
@@ -52,6 +55,8 @@ KEY_FILE: Final = "tls.key"
 CERTIFICATE_FILE: Final = "tls.crt"
 ALPN: Final = b"http/1.1"
 """The only protocol spoken inside TLS (RFC 7301, 6)."""
+CONTEXTS_KEPT: Final = 8
+"""Clients' contexts, each for a relay."""
 MAX_COMMON_NAME: Final = 64
 """Characters (RFC 5280, appendix A.1, ub-common-name)."""
 
@@ -308,7 +313,24 @@ def client_connection_creator(
     :raises OSError: the file cannot be read.
     :raises ValueError: it holds no certificate, or the pin is none.
     """
-    return ClientContext(host, ca_file, None if pin is None else parse_pin(pin))
+    if pin is not None:
+        return _kept_context(host, None, None, parse_pin(pin))
+    if ca_file is not None:
+        status = Path(ca_file).stat()
+        return _kept_context(
+            host, ca_file, (status.st_ino, status.st_size, status.st_mtime_ns), None
+        )
+    # The system's authorities lie in many places, and may change: they are read each time.
+    return ClientContext(host, None, None)
+
+
+@lru_cache(maxsize=CONTEXTS_KEPT)
+def _kept_context(
+    host: str, ca_file: Path | str | None, version: tuple[int, ...] | None, pin: bytes | None
+) -> ClientContext:
+    """A context costs a third of what a handshake does. An agent that dials again, and another one
+    to the same relay, get the same; ``version`` tells of a new file."""
+    return ClientContext(host, ca_file, pin)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -322,7 +344,7 @@ class ClientContext:
     def __init__(self, host: str, ca_file: Path | str | None, pin: bytes | None) -> None:
         self._host = host.strip("[]").rstrip(".")
         self._pin = pin
-        self._is_address = _is_address(self._host)
+        self._is_address = is_ip_address(self._host)
         context = _context(SSL.TLS_CLIENT_METHOD)
         context.set_alpn_protos([ALPN])
         context.set_verify(SSL.VERIFY_PEER, _judge if pin is None else _leave_to_pin)
@@ -426,14 +448,6 @@ _VERDICTS: Final = {
     24: "the relay's certificate is signed by one that may not sign others",
     26: "the relay's certificate is not one for servers",
 }
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _ascii(host: str) -> str:

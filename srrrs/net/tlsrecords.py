@@ -2,8 +2,9 @@
 
 Twisted's ``TLSMemoryBIOProtocol`` hands each 16 KiB record up, and each encrypted record down, by
 itself: on a bulk stream that is a call of every layer above and a system call below for each. Here
-up to four records at a time go either way. Everything else is Twisted's: handshake, shutdown,
-verification, producers.
+all that arrived goes up together, and all of a write goes down in full records, many at a time
+(:mod:`srrrs.net.openssl`). Everything else is Twisted's: handshake, shutdown, verification,
+producers.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
+    ITransport,
 )
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from srrrs.net.openssl import DRAINED, GROUP, OUTPUT, RECORD, Records, fastest
+from srrrs.net.openssl import DRAINED, GROUP, INPUT, OUTPUT, RECORD, Records, fastest
 
 TOGETHER: Final = 3
 """Groups that go down in one call: less than the 256 KiB that pause a producer whatever the kernel
@@ -49,6 +52,17 @@ class BatchedTLS(TLSMemoryBIOProtocol):
         self.disconnecting = True
         self.transport.abortConnection()  # type: ignore[union-attr]
 
+    def makeConnection(self, transport: ITransport) -> None:
+        if not self._connectWrapped:
+            super().makeConnection(transport)  # type: ignore[no-untyped-call]
+            return
+        # As Twisted's, which declares the transport's interfaces one by one, and each undoes the
+        # one before, ahead of what declares all of them.
+        self._tlsConnection = self.factory._creatorCallable(self)
+        self._appSendBuffer: list[bytes] = []
+        ProtocolWrapper.makeConnection(self, transport)
+        self._checkHandshakeStatus()  # type: ignore[no-untyped-call]
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self._records = None  # It leads back here.
@@ -65,22 +79,21 @@ class BatchedTLS(TLSMemoryBIOProtocol):
             super().dataReceived(data)  # type: ignore[no-untyped-call]
             return
         start, size = 0, len(data)
-        # Group by group, so that OpenSSL's own buffer stays small, too.
         while start < size and not self._aborted and not self._lostTLSConnection:
-            stop = min(start + GROUP, size)
-            records.feed(data, start, stop)
-            self._flushReceiveBIO()
+            stop = min(start + INPUT, size)
+            self._hand_up(*records.receive(data, start, stop))
             start = stop
 
     def _flushReceiveBIO(self) -> None:
-        records = self._records or self._open()
-        ended: Error | None = None
-        while ended is None:
-            if self._lostTLSConnection:
-                return
-            data, ended = records.read()
-            if data and not self._aborted:
-                self.wrappedProtocol.dataReceived(data)
+        if not self._lostTLSConnection:
+            self._hand_up(*(self._records or self._open()).read())
+
+    def _hand_up(self, data: bytes, ended: Error | None) -> None:
+        if data and not self._aborted:
+            self.wrappedProtocol.dataReceived(data)
+        if ended is None:
+            self._flushReceiveBIO()  # More is there.
+            return
         if ended is DRAINED or self._lostTLSConnection:
             return
         if isinstance(ended, WantReadError):
@@ -93,6 +106,27 @@ class BatchedTLS(TLSMemoryBIOProtocol):
             self._tlsShutdownFinished(Failure(ended))  # type: ignore[no-untyped-call]
 
     # --- sending ------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        records = self._records
+        if (
+            records is not None
+            and 0 < len(data) <= RECORD
+            and self._handshakeDone
+            and not self.disconnecting
+            and not self._lostTLSConnection
+        ):
+            # As below, where there is one record and thus little to do.
+            try:
+                done = records.write(data, 0, len(data))
+            except Error:
+                self._send((data,))  # It comes again, and is handled there.
+                return
+            self.transport.write(records.outgoing())  # type: ignore[union-attr]
+            if done == len(data):
+                return
+            data = data[done:]
+        super().write(data)  # type: ignore[no-untyped-call]
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         if not self.disconnecting or self._producer is not None:

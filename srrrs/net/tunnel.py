@@ -318,7 +318,7 @@ class Tunnel:
                 session.record(chunks, size)
                 carrier.send(chunks, size)
             # Once it has none left, it announces the next.
-            if not mux.has_output:
+            if not mux.more:
                 return
         if self._flush_call is None:
             self._flush_call = self._next_turn(self._turn)

@@ -9,7 +9,7 @@ waits is bounded by the cap and one read of each stream that has credit.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final
 
 from srrrs.protocol.flow import Budget
@@ -28,6 +28,7 @@ class Backlog:
 
     The budget is charged what is queued, to within ``SLACK``, and nothing where nothing is.
 
+    :param streams: the tunnel's, by their ids.
     :param stream_cap: bytes queued on a stream at which its writer is paused.
     :param tunnel_cap: bytes queued on all streams at which the backlog is saturated.
     """
@@ -39,12 +40,20 @@ class Backlog:
         "_ready",
         "_saturated",
         "_stream_cap",
+        "_streams",
         "_sweep",
         "_tunnel_cap",
         "queued",
     )
 
-    def __init__(self, stream_cap: int, tunnel_cap: int, budget: Budget) -> None:
+    def __init__(
+        self,
+        streams: Mapping[int, Stream],
+        stream_cap: int,
+        tunnel_cap: int,
+        budget: Budget,
+    ) -> None:
+        self._streams = streams
         self._stream_cap = stream_cap
         self._tunnel_cap = tunnel_cap
         self._budget = budget
@@ -56,8 +65,8 @@ class Backlog:
         self._ready: list[Stream] = []
         self._sweep: deque[Stream] = deque()
 
-    def grow(self, stream: Stream, size: int, streams: Iterable[Stream]) -> None:
-        """``size`` bytes were queued on ``stream``, one of the tunnel's ``streams``."""
+    def grow(self, stream: Stream, size: int) -> None:
+        """``size`` bytes were queued on ``stream``."""
         stream.queued += size
         self.queued += size
         if self.queued - self._charged > SLACK:
@@ -65,7 +74,7 @@ class Backlog:
         if not self._saturated and self._is_over():
             self._saturated = True
             self._sweep.clear()
-            for each in list(streams):
+            for each in list(self._streams.values()):
                 if not self._may_write(each):
                     self._hold(each)
                 elif each.held_back:
@@ -87,6 +96,11 @@ class Backlog:
         """The peer granted the stream credit."""
         if stream.held_back and self._may_write(stream):
             self._let_on(stream)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether :meth:`settle` has anything to do."""
+        return bool(self._ready or self._saturated or self._sweep)
 
     def settle(self) -> bool:
         """Let on the writers that may go on now; whether more are to be looked at soon.

@@ -112,9 +112,11 @@ class Multiplexer:
         self._control_size = 0
         # Credit to grant, by stream id: coalesced until the next take, so bounded by the streams.
         self._grants: dict[int, int] = {}
-        self._backlog = Backlog(limits.stream_queue, limits.tunnel_queue, budget)
+        self.backlog = Backlog(self.streams, limits.stream_queue, limits.tunnel_queue, budget)
         self._last_id = 0
         self._announced = False
+        self.more = False
+        """Whether the last :meth:`take` left something."""
 
     # --- what comes from the peer -------------------------------------------------------
 
@@ -189,9 +191,9 @@ class Multiplexer:
             raise ProtocolError("a WINDOW frame out of range")
         stream.credit += credit
         if stream.queued:
-            self._activate(stream)
+            self.activate(stream)
         if stream.held_back:
-            self._backlog.credited(stream)
+            self.backlog.credited(stream)
 
     def control_received(self, frame: ControlFrame) -> None:
         if isinstance(frame, Goaway):
@@ -257,17 +259,10 @@ class Multiplexer:
             self.goaway_sent = True
         self._queue(frames.encode_control(frame))
 
-    def write(self, stream: Stream, data: bytes) -> None:
-        """Queue data of a stream (called by it)."""
-        stream.queue.append(data)
-        self._backlog.grow(stream, len(data), self.streams.values())
-        if stream.credit and not stream.active:
-            self._activate(stream)
-
     def finish(self, stream: Stream) -> None:
         """Queue a FIN (called by the stream)."""
         if not stream.queued:
-            self._activate(stream)
+            self.activate(stream)
 
     def reset(self, stream: Stream, code: ResetCode, reason: str) -> None:
         """End a stream at once (called by it)."""
@@ -275,11 +270,16 @@ class Multiplexer:
         self._queue(frames.encode_reset(stream.id, code, reason))
         self._remove(stream, code, reason)
 
-    def consumed(self, stream: Stream, size: int, now: float | None) -> None:
-        """Credit what the local side has taken (called by the stream)."""
-        grant = stream.window.consumed(size, self.now if now is None else now, self.rtt)
-        if grant and stream.state in (_OPEN, StreamState.LOCAL_DONE):
-            self._grant(stream.id, grant)
+    def activate(self, stream: Stream) -> None:
+        """The stream has something to send, and credit for it (called by it)."""
+        self._scheduler.activate(stream)
+        if not self._announced:
+            self._announce()
+
+    def grant(self, stream: Stream, credit: int) -> None:
+        """Grant the peer more bytes on a stream (called by it)."""
+        if stream.state in (_OPEN, StreamState.LOCAL_DONE):
+            self._grant(stream.id, credit)
 
     def close(self, code: ResetCode, reason: str) -> None:
         """The tunnel ends: every stream is told, nothing more is sent."""
@@ -297,7 +297,7 @@ class Multiplexer:
     @property
     def queued(self) -> int:
         """Bytes of data that wait to be sent."""
-        return self._backlog.queued
+        return self.backlog.queued
 
     @property
     def has_output(self) -> bool:
@@ -329,8 +329,8 @@ class Multiplexer:
                 break
             allowed = QUANTUM if size >= LARGE else min(QUANTUM, max(size - total, MIN_DATA))
             total += self._serve(stream, allowed, out)
-        self._announced = self.has_output
-        if self._backlog.settle():
+        self._announced = self.more = bool(self._control or self._grants or scheduler)
+        if self.backlog.unsettled and self.backlog.settle():
             # Nothing may come of those let on: the others' turn must not depend on it.
             self._announce()
         return out, total
@@ -370,7 +370,7 @@ class Multiplexer:
                 out.append(frames.HEADER.pack(length, stream.id))
                 out += taken
             stream.credit -= length
-            self._backlog.shrink(stream, length)
+            self.backlog.shrink(stream, length)
             total = length + frames.HEADER_SIZE
         if stream.queued:
             if stream.credit:
@@ -391,10 +391,6 @@ class Multiplexer:
         if not self._announced and not self.closed:
             self._announced = True
             self._handler.output_ready()
-
-    def _activate(self, stream: Stream) -> None:
-        self._scheduler.activate(stream)
-        self._announce()
 
     def _queue(self, frame: bytes) -> None:
         if self.closed:
@@ -418,7 +414,7 @@ class Multiplexer:
             # What was announced may be gone with it: what comes next is to be announced again.
             self._announced = self.has_output
         stream.queue.clear()
-        self._backlog.forget(stream)
+        self.backlog.forget(stream)
         stream.window.close()
         if stream.handler is not None:
             stream.handler.stream_closed(code, reason)

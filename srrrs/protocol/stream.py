@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 class StreamState(Enum):
     """Which directions are still open."""
 
+    # Enum's own is written in Python.
+    __hash__ = object.__hash__
+
     OPEN = "open"
     LOCAL_DONE = "local done"
     REMOTE_DONE = "remote done"
@@ -31,6 +34,8 @@ class StreamState(Enum):
 
 class Input(Enum):
     """What can happen to a stream."""
+
+    __hash__ = object.__hash__
 
     RECV_DATA = "DATA received"
     RECV_FIN = "FIN received"
@@ -110,6 +115,7 @@ class Stream:
     """One end of a stream. Made by the multiplexer; ``handler`` is set by whoever takes it."""
 
     __slots__ = (
+        "_backlog",
         "_mux",
         "active",
         "credit",
@@ -135,6 +141,7 @@ class Stream:
         window: ReceiveWindow,
     ) -> None:
         self._mux = mux
+        self._backlog = mux.backlog
         self.id = stream_id
         self.service_id = service_id
         self.visitor = visitor
@@ -154,7 +161,10 @@ class Stream:
     def write(self, data: bytes) -> None:
         """Queue bytes to be sent; nothing after :meth:`finish` or the end."""
         if data and self.state is not StreamState.CLOSED and not self.fin_queued:
-            self._mux.write(self, data)
+            self.queue.append(data)
+            self._backlog.grow(self, len(data))
+            if self.credit and not self.active:
+                self._mux.activate(self)
 
     def finish(self) -> None:
         """Half-close: FIN after what is queued."""
@@ -172,4 +182,7 @@ class Stream:
 
         :param now: seconds, as of :meth:`Multiplexer.receive`; by default the time of the last.
         """
-        self._mux.consumed(self, size, now)
+        mux = self._mux
+        grant = self.window.consumed(size, mux.now if now is None else now, mux.rtt)
+        if grant:
+            mux.grant(self, grant)

@@ -9,8 +9,9 @@ from typing import Final, TextIO
 
 from twisted.logger import Logger
 
+from srrrs.net.loopback import is_loopback
 from srrrs.relay.tokens import Tokens
-from srrrs.relay.urls import PublicNames, is_local_name
+from srrrs.relay.urls import PublicNames
 
 FIRST_NAME: Final = "default"
 FIRST_FILE: Final = "first.token"
@@ -24,7 +25,7 @@ def agent_command(names: PublicNames, pin: str | None, token: str) -> str:
     if pin is not None and names.public_url is None:
         words += ["--pin", pin]
     words += ["--auth-token", token]
-    if names.edge_url().startswith("ws:") and not is_local_name(names.domain):
+    if names.edge_url().startswith("ws:") and not is_loopback(names.domain):
         words.append("--insecure")
     words += ["--local-http", "localhost:8080"]
     return " ".join(map(shlex.quote, words))

@@ -19,6 +19,7 @@ from srrrs.config import ConfigError, RelayConfig
 from srrrs.net.accept import AcceptGate
 from srrrs.net.address import format_address
 from srrrs.net.draining import when_idle
+from srrrs.net.loopback import is_loopback
 from srrrs.net.serving import server_endpoint
 from srrrs.net.tls import ServerIdentity
 from srrrs.net.websocket import RelayCarrier, RelayCarrierFactory
@@ -35,7 +36,7 @@ from srrrs.relay.registrar import BACKLOG, Registrar
 from srrrs.relay.store import Store, StoreError
 from srrrs.relay.tokens import Identity, Tokens
 from srrrs.relay.tunnels import Tunnels
-from srrrs.relay.urls import PublicNames, is_local_name
+from srrrs.relay.urls import PublicNames
 from srrrs.relay.waiting import WaitingRoom
 from srrrs.words import Word
 
@@ -119,7 +120,7 @@ class Relay(Service):
             identity = None
             # A certificate of the owner's comes with an ssl: listener.
             https = config.listen[0].startswith("ssl:")
-            if not https and not is_local_name(config.domain) and config.public_url is None:
+            if not https and not is_loopback(config.domain) and config.public_url is None:
                 identity = ServerIdentity.self_signed(config.data_dir, config.domain)
         except StoreError as error:
             raise StartError(str(error)) from None

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import ip_address
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-
-def is_ip_address(host: str) -> bool:
-    """Whether ``host`` is an IPv4 or IPv6 literal, without brackets."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def is_local_name(domain: str) -> bool:
-    """Whether a domain can only mean this machine (RFC 6761, 6.3; loopback addresses)."""
-    if domain == "localhost" or domain.endswith(".localhost"):
-        return True
-    return is_ip_address(domain) and ip_address(domain).is_loopback
+from srrrs.net.address import is_ip_address
 
 
 def bracketed(host: str) -> str:
@@ -37,6 +22,7 @@ class PublicNames:
     :param tls: whether agents should dial the listener by TLS.
     :param public_url: what a proxy in front serves, where there is one.
     :param https: whether the listener speaks TLS alone, with a certificate of the owner's.
+    :ivar control_hosts: the hosts that are the relay's own, never a tenant's.
     """
 
     domain: str
@@ -44,14 +30,13 @@ class PublicNames:
     tls: bool
     public_url: str | None = None
     https: bool = False
+    control_hosts: frozenset[str] = field(init=False, repr=False, compare=False)
 
-    @property
-    def control_hosts(self) -> frozenset[str]:
-        """The hosts that are the relay's own, never a tenant's."""
+    def __post_init__(self) -> None:
         hosts = {self.domain, f"relay.{self.domain}"}
         if self.public_url is not None:
             hosts.add((urlsplit(self.public_url).hostname or "").lower())
-        return frozenset(hosts)
+        object.__setattr__(self, "control_hosts", frozenset(hosts))
 
     def is_control_host(self, host: str) -> bool:
         """Whether a request's host (lower-case, no port) is the relay itself."""

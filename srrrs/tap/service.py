@@ -83,10 +83,11 @@ class _SecondSignal(Service):
 
 def _process(reactor: Any, *parts: Any) -> IService:
     from srrrs.net.accept import raise_nofile_limit
-    from srrrs.net.memory import keep_freed_memory
+    from srrrs.net.memory import collect_seldom, keep_freed_memory
 
     raise_nofile_limit()
     keep_freed_memory()
+    collect_seldom()
     process = MultiService()
     for part in (*parts, _SecondSignal(reactor), NotifyService(reactor)):
         part.setServiceParent(process)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from srrrs.net.splice import CLOSE_TIMEOUT
@@ -15,6 +17,15 @@ from tests.net.kit import reset_code
 HEAD = b"POST /x?y=%20&z HTTP/1.1\r\nHost: site.example\r\nContent-Length: 8\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer"
 BOTH = pytest.mark.parametrize("tls", [False, True])
+
+
+def asked(tls: bool = False, sent: bytes = b"12345678") -> tuple[Site, Any]:
+    """A site, and a visitor who has sent a head and the first bytes of a body."""
+    site = Site()
+    visitor = site.connect(site.edge(), tls)
+    visitor.receive(HEAD + sent)
+    site.settle(visitor)
+    return site, visitor
 
 
 @BOTH
@@ -79,10 +90,7 @@ STATUSES = {
 @pytest.mark.parametrize("code", list(ResetCode))
 def test_no_answer_at_all(code: ResetCode, tls: bool) -> None:
     """A stream that is reset before any byte of an answer ends with a page, not cut short."""
-    site = Site()
-    visitor = site.connect(site.edge(), tls)
-    visitor.receive(HEAD + b"12345678")
-    site.settle(visitor)
+    site, visitor = asked(tls)
     site.backends[0].transport.reset(code)
     site.settle(visitor)
     visitor.peer_half_close()
@@ -114,10 +122,7 @@ def test_a_page_for_head() -> None:
 @BOTH
 def test_part_of_an_answer(tls: bool) -> None:
     """After the first byte no page can follow: the visitor sees the connection break."""
-    site = Site()
-    visitor = site.connect(site.edge(), tls)
-    visitor.receive(HEAD + b"12345678")
-    site.settle(visitor)
+    site, visitor = asked(tls)
     site.backends[0].transport.write(b"H")
     site.settle(visitor)
     site.backends[0].transport.reset(ResetCode.REFUSED)
@@ -129,10 +134,7 @@ def test_part_of_an_answer(tls: bool) -> None:
 
 def test_the_tunnels_end() -> None:
     """The agent goes away while the visitor waits: 503, and to try again."""
-    site = Site()
-    visitor = site.connect(site.edge())
-    visitor.receive(HEAD + b"12345678")
-    site.settle(visitor)
+    site, visitor = asked()
     site.pair.agent_carrier.cut()
     visitor.drain()
     visitor.peer_half_close()
@@ -221,10 +223,7 @@ def test_a_visitor_that_stops_reading() -> None:
 
 def test_a_visitor_that_goes_away() -> None:
     """The backend learns of it."""
-    site = Site()
-    visitor = site.connect(site.edge())
-    visitor.receive(HEAD + b"1234")
-    site.settle(visitor)
+    site, visitor = asked(sent=b"1234")
     visitor.peer_reset()
     site.settle()
     assert reset_code(site.backends[0]) == ResetCode.CANCEL

@@ -14,6 +14,7 @@ from srrrs.protocol.errors import Overloaded, ResetCode, TunnelGone
 from srrrs.protocol.flow import BASE_WINDOW
 from srrrs.protocol.mux import Limits
 from srrrs.testing import HalfCloseRecorder, Recorder
+from tests.kit import Producer
 from tests.net.kit import VISITOR, Pair, ended, reset_code
 
 BIG = b"0123456789abcdef" * 65536
@@ -24,22 +25,6 @@ SMALL = Limits(window=BASE_WINDOW)
 @pytest.fixture
 def pair() -> Pair:
     return Pair()
-
-
-class Producer:
-    """Writes down what its consumer asks of it."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def pauseProducing(self) -> None:
-        self.calls.append("pause")
-
-    def resumeProducing(self) -> None:
-        self.calls.append("resume")
-
-    def stopProducing(self) -> None:
-        self.calls.append("stop")
 
 
 class PullProducer(Producer):

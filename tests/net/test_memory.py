@@ -31,3 +31,15 @@ def test_what_is_freed_is_used_again() -> None:
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
     )
     assert int(result.stdout) < 100
+
+
+def test_garbage_is_looked_for_less_often() -> None:
+    """And what the program consists of is left out."""
+    program = (
+        "import gc; from srrrs.net.memory import COLLECT_AT, collect_seldom; collect_seldom(); "
+        "print(gc.get_threshold() == COLLECT_AT, gc.isenabled(), gc.get_freeze_count() > 1000)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["True"] * 3

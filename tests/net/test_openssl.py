@@ -14,7 +14,16 @@ from OpenSSL import SSL
 from OpenSSL.SSL import Connection, Error, WantReadError, ZeroReturnError
 
 from srrrs.net import openssl
-from srrrs.net.openssl import GROUP, RECORD, PublicRecords, Records, direct_records, fastest
+from srrrs.net.openssl import (
+    GROUP,
+    INPUT,
+    PLAIN,
+    RECORD,
+    PublicRecords,
+    Records,
+    direct_records,
+    fastest,
+)
 from srrrs.net.tls import ServerIdentity, make_certificate
 
 DIRECT = direct_records(SSL._lib, SSL._ffi)  # type: ignore[attr-defined]
@@ -39,12 +48,6 @@ def connections() -> tuple[Connection, Connection]:
     return server, client
 
 
-def move(here: Records, there: Records) -> None:
-    """Take what one end has to send to the other."""
-    while data := here.outgoing():
-        there.feed(data, 0, len(data))
-
-
 class Ends:
     """Both ends of a connection that is ready."""
 
@@ -57,13 +60,21 @@ class Ends:
                     self.tls[end].do_handshake()
                 except WantReadError:
                     pass
-                here, there = (self.server, self.client) if end == 0 else (self.client, self.server)
-                move(here, there)
+                self.carry(end)
         self.client.read()  # the session's tickets
 
+    def carry(self, end: int) -> None:
+        """Take what one end has to send to the other, unread."""
+        while data := (self.server, self.client)[end].outgoing():
+            self.tls[1 - end].bio_write(data)
+
     def up(self) -> None:
-        """Take what the client has to send to the server."""
-        move(self.client, self.server)
+        """Take what the client has to send to the server, unread."""
+        self.carry(1)
+
+    def sent(self) -> bytes:
+        """What the client has to send."""
+        return b"".join(iter(self.client.outgoing, b""))
 
 
 def write_all(end: Records, data: bytes) -> None:
@@ -91,9 +102,9 @@ def test_without_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @KIND
-@pytest.mark.parametrize("size", [1, RECORD, RECORD + 1, GROUP, GROUP + 1, 3 * GROUP + 7])
+@pytest.mark.parametrize("size", [1, RECORD, RECORD + 1, GROUP, INPUT, PLAIN + 1, 2 * PLAIN + 7])
 def test_bytes_arrive(kind: Kind, size: int) -> None:
-    """Whatever their number, a group at a time at the most, and then the reader is to wait."""
+    """Whatever their number, so many at a time at the most, and then the reader is to wait."""
     ends = Ends(kind)
     data = bytes(range(256)) * (size // 256 + 1)
     write_all(ends.client, data[:size])
@@ -101,7 +112,7 @@ def test_bytes_arrive(kind: Kind, size: int) -> None:
     got, ended = b"", None
     while ended is None:
         part, ended = ends.server.read()
-        assert len(part) <= GROUP
+        assert len(part) <= PLAIN
         got += part
     assert isinstance(ended, WantReadError)
     assert got == data[:size]
@@ -109,15 +120,34 @@ def test_bytes_arrive(kind: Kind, size: int) -> None:
 
 
 @KIND
+@pytest.mark.parametrize("first", [1, 5, RECORD, GROUP + 1])
+def test_all_that_is_taken_is_read(kind: Kind, first: int) -> None:
+    """However much is taken, and whatever part of a record came before it."""
+    ends = Ends(kind)
+    data = bytes(range(256)) * (2 * INPUT // 256)
+    write_all(ends.client, data)
+    sent = ends.sent()
+    got, start = b"", 0
+    for stop in (first, *range(first + INPUT, len(sent), INPUT), len(sent)):
+        part, ended = ends.server.receive(sent, start, stop)
+        while ended is None:
+            got += part
+            part, ended = ends.server.read()
+        assert isinstance(ended, WantReadError)
+        got += part
+        start = stop
+    assert got == data
+
+
+@KIND
 def test_parts_of_what_was_received(kind: Kind) -> None:
-    """Only the part named is written, and fed."""
+    """Only the part named is written, and taken."""
     ends = Ends(kind)
     assert ends.client.write(b"no yes no", 3, 6) == 3
-    data = b"?" + ends.client.outgoing() + b"?"
-    for start, stop in ((1, 4), (4, 10), (10, len(data) - 1)):
-        assert ends.server.read()[0] == b""
-        ends.server.feed(data, start, stop)
-    assert ends.server.read()[0] == b"yes"
+    data = b"?" + ends.sent() + b"?"
+    parts = [ends.server.receive(data, *each) for each in ((1, 4), (4, 10), (10, len(data) - 1))]
+    assert [part for part, _ in parts] == [b"", b"", b"yes"]
+    assert all(isinstance(ended, WantReadError) for _, ended in parts)
     assert ends.client.outgoing() == b""
 
 
@@ -127,11 +157,9 @@ def test_a_record_and_a_half(kind: Kind) -> None:
     ends = Ends(kind)
     ends.client.write(b"one", 0, 3)
     ends.client.write(b"two", 0, 3)
-    data = ends.client.outgoing()
-    ends.server.feed(data, 0, len(data) - 5)
-    assert ends.server.read()[0] == b"one"
-    ends.server.feed(data, len(data) - 5, len(data))
-    assert ends.server.read()[0] == b"two"
+    data = ends.sent()
+    assert ends.server.receive(data, 0, len(data) - 5)[0] == b"one"
+    assert ends.server.receive(data, len(data) - 5, len(data))[0] == b"two"
 
 
 @KIND
@@ -161,9 +189,9 @@ def test_forgery(kind: Kind) -> None:
     be told; other connections go on."""
     ends, others = Ends(kind), Ends(kind)
     ends.client.write(b"honest", 0, 6)
-    record = ends.client.outgoing()
-    ends.server.feed(record[:-1] + bytes([record[-1] ^ 1]), 0, len(record))
-    data, ended = ends.server.read()
+    record = ends.sent()
+    forged = record[:-1] + bytes([record[-1] ^ 1])
+    data, ended = ends.server.receive(forged, 0, len(forged))
     assert data == b""
     assert isinstance(ended, Error)
     assert "decrypt" in str(ended) or "mac" in str(ended)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from srrrs.protocol.flow import BASE_WINDOW
 from srrrs.protocol.mux import Limits
 from srrrs.protocol.stream import StreamState
 from srrrs.testing import FakeTransport, HalfCloseRecorder, Recorder
+from tests.conftest import FlushLoggedErrors
 from tests.net.kit import Pair, ended, reset_code
 
 QUEUE = 4 * BASE_WINDOW
@@ -402,3 +405,101 @@ def test_writes_after_the_end_are_nothing() -> None:
     rig.settle()
     assert end.events.count("connectionLost") == 1
     assert rig.over()
+
+
+# --- before and under the connection ----------------------------------------------------------
+
+
+def test_what_came_before_the_connection() -> None:
+    """Bytes that came before the splice was made, and before it was connected, arrive in order."""
+    pair = Pair(LIMITS)
+    near, far = pair.open()
+    near.attach(HalfCloseRecorder())
+    near.write(b"one ")
+    pair.settle()
+    splice = Splice(far)
+    near.write(b"two")
+    near.loseWriteConnection()
+    pair.settle()
+    backend = FakeTransport()
+    backend.attach(splice)
+    assert backend.drain() == b"one two"
+    backend.drain()
+    assert backend.write_closed
+
+
+def test_a_request_that_was_reset_after_its_fin() -> None:
+    """What the visitor sent is whole: it is delivered, and then the connection ends."""
+    pair = Pair(LIMITS)
+    near, far = pair.open()
+    near.attach(HalfCloseRecorder())
+    splice = Splice(far)
+    near.write(b"whole")
+    near.loseWriteConnection()
+    pair.settle()
+    near.abortConnection()
+    pair.settle()
+    backend = FakeTransport()
+    backend.attach(splice)
+    assert backend.drain() == b"whole"
+    backend.drain()
+    assert not backend.connected
+    assert not backend.aborted
+    assert pair.agent.budget.used == 0
+
+
+class Faulty(FakeTransport):
+    """A transport that fails when something is written to it."""
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("out of order")
+
+
+def test_a_transport_that_fails(flush_logged_errors: FlushLoggedErrors) -> None:
+    """It ends its own stream and nothing else of the tunnel."""
+    pair = Pair(LIMITS)
+    near, far = pair.open()
+    local = Faulty()
+    local.attach(Splice(near))
+    end = HalfCloseRecorder()
+    far.attach(end)
+    far.write(b"x")
+    pair.settle()
+    local.drain()
+    assert not local.connected
+    assert reset_code(end) == ResetCode.INTERNAL
+    assert len(flush_logged_errors(RuntimeError)) == 1
+    assert pair.relay.tunnel.ended is None
+    assert pair.relay.budget.used == 0
+
+
+def test_nothing_waits_for_a_transport_that_has_sent_all() -> None:
+    """Where the transport says that nothing waits to be sent, closing it arms no timer."""
+    rig = Rig()
+    rig.local.drained = True
+    rig.local.peer_half_close()
+    rig.far.loseConnection()
+    rig.pair.settle()
+    assert len(rig.pair.clock.getDelayedCalls()) == 2
+    rig.settle()
+    assert rig.over()
+
+
+def test_a_splice_keeps_nothing_alive() -> None:
+    """What was joined is gone with its end, without the help of the garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        rig = Rig()
+        live = [weakref.ref(rig.splice)]
+        rig.far.write(b"bye")
+        rig.far.loseConnection()
+        rig.settle()
+        rig.local.peer_half_close()
+        rig.settle()
+        assert rig.over()
+        del rig.splice
+        rig.local.protocol = None
+        assert [ref() for ref in live] == [None]
+    finally:
+        gc.enable()

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from srrrs.net.openssl import GROUP, RECORD
+from srrrs.net.openssl import GROUP, INPUT, RECORD
 from srrrs.net.tls import client_connection_creator
 from srrrs.net.tlsrecords import TOGETHER, BatchedTLS, tls_factory
 from tests.net.test_openssl import KINDS, Kind, identity
@@ -163,8 +163,7 @@ def payloads(data: bytes) -> list[int]:
     ],
 )
 def test_records_are_full(ends: Ends, sizes: list[int]) -> None:
-    """However a sequence is cut, only its last record is not full; groups go down together, and no
-    more than one goes up at a time."""
+    """However a sequence is cut, all of its records but the last are full; many go together."""
     chunks = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
     ends.relay.send(chunks)
     total = sum(sizes)
@@ -175,7 +174,7 @@ def test_records_are_full(ends: Ends, sizes: list[int]) -> None:
     assert all(size == RECORD for size in records[:-1])
     ends.settle()
     assert ends.agent.data == b"".join(chunks)
-    assert all(len(piece) <= GROUP for piece in ends.agent.pieces)
+    assert len(ends.agent.pieces) <= total // INPUT + 1
 
 
 def test_before_the_handshake() -> None:
@@ -205,9 +204,32 @@ def test_not_after_the_end(ends: Ends) -> None:
     assert ends.wires[1].writes == []
 
 
+def test_an_error_in_tls(ends: Ends) -> None:
+    """What OpenSSL does not take ends the connection, after what was taken before."""
+    ends.tls[0].getHandle().shutdown()
+    ends.relay.send([b"too late"])
+    ends.tls[1].getHandle().shutdown()
+    ends.tls[1].write(b"too late")
+    assert all(wire.disconnecting for wire in ends.wires)
+    ends.end(ConnectionDone())
+    for told in (ends.relay, ends.agent):
+        assert told.ended is not None
+        assert told.ended.check(Error)
+
+
+def test_single_records(ends: Ends) -> None:
+    """Small writes are records of their own, at once."""
+    ends.tls[0].write(b"a")
+    ends.tls[0].write(bytes(RECORD))
+    ends.tls[0].write(b"")
+    assert [payloads(each) for each in ends.wires[0].writes] == [[1], [RECORD]]
+    ends.settle()
+    assert ends.agent.data == b"a" + bytes(RECORD)
+
+
 def test_a_reader_that_aborts(ends: Ends) -> None:
     """After an abort nothing more is delivered of what had arrived, and nothing is said."""
-    ends.relay.send([bytes(3 * GROUP)])
+    ends.relay.send([bytes(3 * INPUT)])
     ends.agent.on_data = ends.tls[1].abortConnection
     ends.carry(0)
     assert len(ends.agent.pieces) == 1
@@ -217,7 +239,7 @@ def test_a_reader_that_aborts(ends: Ends) -> None:
 
 def test_a_reader_that_is_lost(ends: Ends) -> None:
     """The end may come while what arrived is delivered."""
-    ends.relay.send([bytes(3 * GROUP)])
+    ends.relay.send([bytes(3 * INPUT)])
     ends.agent.on_data = lambda: ends.tls[1].connectionLost(Failure(ConnectionLost()))
     ends.carry(0)
     assert ends.agent.ended is not None

@@ -21,6 +21,15 @@ from tests.reactor.kit import Client, Recorder, Server, plain_client, turns, unt
 ensure = pytest_twisted.ensureDeferred
 
 
+async def end(port: Any, factory: Server, clients: list[socket.socket]) -> None:
+    """Close the clients, see their connections end, and stop listening."""
+    for client in clients:
+        client.close()
+    for protocol in factory.protocols:
+        await protocol.lost
+    await port.stopListening()
+
+
 @ensure
 async def test_pausing(reactor: Any) -> None:
     """While a port is paused connections wait; they are accepted when it goes on."""
@@ -32,11 +41,7 @@ async def test_pausing(reactor: Any) -> None:
     assert factory.protocols == []
     port.startReading()
     await until(reactor, lambda: len(factory.protocols) == 3)
-    for client in clients:
-        client.close()
-    for protocol in factory.protocols:
-        await protocol.lost
-    await port.stopListening()
+    await end(port, factory, clients)
 
 
 @ensure
@@ -59,11 +64,7 @@ async def test_pausing_within_a_batch(loop_reactor: Any) -> None:
         await until(loop_reactor, lambda count=count: len(pauses) == count)  # type: ignore[misc]
         await turns(loop_reactor)
         assert len(pauses) == count
-    for client in clients:
-        client.close()
-    for protocol in factory.protocols:
-        await protocol.lost
-    await port.stopListening()
+    await end(port, factory, clients)
 
 
 @ensure
@@ -100,11 +101,7 @@ async def test_running_out_of_descriptors(loop_reactor: Any) -> None:
             os.close(fd)
         globalLogPublisher.removeObserver(lines.append)
     await until(loop_reactor, lambda: len(factory.protocols) >= 2)
-    for client in clients:
-        client.close()
-    for protocol in factory.protocols:
-        await protocol.lost
-    await port.stopListening()
+    await end(port, factory, clients)
 
 
 @ensure

@@ -640,3 +640,72 @@ async def test_nothing_keeps_a_connection_alive(loop_reactor: Any) -> None:
     finally:
         gc.enable()
     await port.stopListening()
+
+
+@ensure
+async def test_nothing_keeps_a_client_alive(loop_reactor: Any) -> None:
+    """Nor does anything keep connections that this side opened, or their connectors."""
+    factory = Server()
+    port = loop_reactor.listenTCP(0, factory, interface="127.0.0.1")
+    gc.collect()
+    gc.disable()
+    try:
+        client = Client(Protocol())
+        connector = loop_reactor.connectTCP("127.0.0.1", port.getHost().port, client)
+        live = [weakref.ref(connector), weakref.ref(connector.transport)]
+        del connector
+        await until(loop_reactor, lambda: factory.protocols)
+        factory.protocols[0].transport.loseConnection()
+        await client.lost
+        await turns(loop_reactor)
+        assert [ref() for ref in live] == [None] * 2
+    finally:
+        gc.enable()
+    await port.stopListening()
+
+
+@ensure
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0:0:0:0:0:0:0:1", "localhost"])
+async def test_how_a_host_is_written(reactor: Any, host: str) -> None:
+    """Names and addresses in any form are connected to, and told of as Twisted does."""
+    factory = Server()
+    interface = "::1" if ":" in host else "127.0.0.1"
+    try:
+        port = reactor.listenTCP(0, factory, interface=interface)
+    except error.CannotListenError:
+        pytest.skip("no IPv6 on this machine")
+    protocol = Recorder()
+    connector = reactor.connectTCP(host, port.getHost().port, Client(protocol))
+    await protocol.made
+    peer = protocol.transport.getPeer()  # type: ignore[union-attr]
+    assert (peer.host, peer.port) == (interface, port.getHost().port)
+    assert connector.getDestination().host == host
+    await until(reactor, lambda: factory.protocols)
+    protocol.transport.loseConnection()  # type: ignore[union-attr]
+    await factory.protocols[0].lost
+    await port.stopListening()
+
+
+@ensure
+async def test_no_delay_is_what_was_set(loop_reactor: Any) -> None:
+    """The loop sets TCP_NODELAY on each connection; it can be taken back, and set again."""
+    pair = await tcp_pair(loop_reactor)
+    for transport in (pair.client.transport, pair.server.transport):
+        for enabled in (True, False, False, True):
+            transport.setTcpNoDelay(enabled)
+            assert transport.getTcpNoDelay() is enabled
+    await pair.close()
+
+
+@ensure
+async def test_drained(loop_reactor: Any) -> None:
+    """A transport says whether anything waits to be sent."""
+    pair = await tcp_pair(loop_reactor)
+    pair.server.transport.pauseProducing()
+    await until(loop_reactor, lambda: pair.client.transport.drained)
+    pair.client.transport.write(b"x" * (16 << 20))
+    assert not pair.client.transport.drained
+    pair.server.transport.resumeProducing()
+    await until(loop_reactor, lambda: pair.client.transport.drained)
+    assert len(await pair.server.received(16 << 20)) == 16 << 20
+    await pair.close()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet import error
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
@@ -16,9 +15,6 @@ from twisted.python.log import ILogContext
 
 from srrrs.net.reactor.sockets import end_socket
 from srrrs.net.reactor.writing import CONNECTION_DONE, WritingStream
-
-if TYPE_CHECKING:
-    from srrrs.net.reactor.reactor import LoopReactor
 
 log = Logger()
 
@@ -33,7 +29,6 @@ class RawStream(WritingStream):
 
     _protocol: IProtocol
     _protocol_name: str | None = None
-    _reading = False
     _read_eof = False
     # Whether TCP may keep small writes back for a while.
     _delays = True
@@ -64,18 +59,6 @@ class RawStream(WritingStream):
     def protocol(self) -> None:
         self._protocol_name = self._protocol.__class__.__name__
         del self._protocol
-
-    def _begin_with(self, sock: socket.socket, protocol: Any, reactor: LoopReactor) -> None:
-        """What `tcp.Connection.__init__` does, in fewer steps."""
-        self.reactor = reactor
-        self._contexts = reactor.contexts
-        sock.setblocking(False)
-        self.socket = sock
-        self.fileno = sock.fileno
-        if isinstance(protocol, TLSMemoryBIOProtocol):
-            self.protocol = protocol
-        else:
-            self._protocol = protocol
 
     # -- the loop's transport arrives -----------------------------------------------------------
 
@@ -123,6 +106,9 @@ class RawStream(WritingStream):
             self._route()
             if self._flush_due and not self._blocked:
                 self._on_flush_due()
+
+    def _forget_tls(self) -> None:
+        """Undo what `startTLS` did to this connection."""
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -199,7 +185,9 @@ class RawStream(WritingStream):
 
     def connectionLost(self, reason: Failure) -> None:
         # tcp.Connection's, in fewer steps.
-        if "socket" not in self.__dict__:
+        try:
+            sock = self.socket
+        except AttributeError:
             return
         self.disconnected = 1
         self.connected = 0
@@ -207,7 +195,7 @@ class RawStream(WritingStream):
         closed = self._read_eof and self._writeDisconnected
         producer, self.producer = self.producer, None
         stream, self._stream = self._stream, None
-        sock, protocol = self.socket, self._protocol
+        protocol = self._protocol
         self._protocol_name = protocol.__class__.__name__
         del self.socket, self.fileno, self._protocol
         self._send = self._send_many = self._gathered = None
@@ -221,9 +209,8 @@ class RawStream(WritingStream):
                 end_socket(sock, not aborted, closed)
                 protocol.connectionLost(reason)
             finally:
-                # startTLS put these here, and they lead back.
-                self.__dict__.pop("getHandle", None)
-                self.__dict__.pop("getPeerCertificate", None)
+                if self.TLS:
+                    self._forget_tls()
                 if stream is not None:
                     stream.abort()
 

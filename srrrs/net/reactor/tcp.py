@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import address, base, error, tcp
@@ -17,6 +17,7 @@ from twisted.internet.abstract import isIPAddress
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from srrrs.net.reactor.sockets import stream_socket
@@ -44,6 +45,10 @@ def literal_family(host: str) -> socket.AddressFamily | None:
     return None
 
 
+# The same few are connected to again and again, and addresses do not change.
+_ipv4_address = lru_cache(maxsize=256)(partial(address.IPv4Address, "TCP"))
+
+
 class TCPTransport(StreamTransport):
     """A TCP connection."""
 
@@ -66,7 +71,14 @@ class TCPServer(TCPTransport, tcp.Server):
         reactor: LoopReactor,
     ) -> None:
         # tcp.Server's in fewer steps, but for the two texts below, which are rarely asked for.
-        self._begin_with(sock, protocol, reactor)
+        self.reactor = reactor
+        sock.setblocking(False)
+        self.socket = sock
+        self.fileno = sock.fileno
+        if isinstance(protocol, TLSMemoryBIOProtocol):
+            self.protocol = protocol
+        else:
+            self._protocol = protocol
         if len(client) != 2:
             self._addressType = address.IPv6Address
         self.server = server  # type: ignore[assignment]
@@ -199,7 +211,11 @@ class TCPClient(TCPTransport, tcp.Client):
             return
         # tcp.Client's _connectDone.
         self._attach()
-        protocol = self.connector.buildProtocol(self.getPeer())
+        where = self.realAddress
+        if len(where) == 2:
+            protocol = self.connector.buildProtocol(_ipv4_address(*where))
+        else:
+            protocol = self.connector.buildProtocol(self.getPeer())
         self.connected = 1
         if protocol is None:
             # Something has to be told of the end.
@@ -236,6 +252,7 @@ class LoopTimeout(base.BaseConnector):
     """A connector whose timeout is a timer of the loop's, which costs less than a delayed call."""
 
     reactor: LoopReactor
+    _arms_at_once = True
 
     def connect(self) -> None:
         # BaseConnector's, but for the timer.
@@ -246,11 +263,9 @@ class LoopTimeout(base.BaseConnector):
             self.factory.doStart()
             self.factoryStarted = 1
         self.transport = self._makeTransport()
-        self._begun(self.transport)
+        if self._arms_at_once:
+            self.arm(self.transport)
         self.factory.startedConnecting(self)
-
-    def _begun(self, transport: Any) -> None:
-        self.arm(transport)
 
     def arm(self, transport: Any) -> None:
         """Have the attempt end after the timeout."""
@@ -268,6 +283,9 @@ class LoopTimeout(base.BaseConnector):
 
 class TCPConnector(LoopTimeout, tcp.Connector):
     """What `connectTCP` returns."""
+
+    # The transport arms the timeout once it has something to wait for.
+    _arms_at_once = False
 
     def __init__(
         self,
@@ -293,6 +311,3 @@ class TCPConnector(LoopTimeout, tcp.Connector):
 
     def _makeTransport(self) -> TCPClient:
         return TCPClient(self.host, self.port, self.bindAddress, self, self.reactor)
-
-    def _begun(self, transport: Any) -> None:
-        """The transport arms the timeout, once it has something to wait for."""

@@ -10,12 +10,13 @@ the next turn, or when the loop's buffer is empty: `_flushed` is the end of
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error, tcp
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProducer, IProtocol
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ class WritingStream(tcp.Connection):
     _gathered: list[bytes] | None = None
 
     # -- provided by RawStream ------------------------------------------------------------------
+
+    _protocol: IProtocol
+    _reading = False
+
+    def _fail(self) -> None:
+        raise NotImplementedError
 
     def _call(self, function: Any, *args: Any) -> None:
         raise NotImplementedError
@@ -180,7 +187,14 @@ class WritingStream(tcp.Connection):
     def _on_flush_due(self) -> None:
         if self._flush_due and not self._blocked:
             self._flush_due = False
-            self._call(self._flushed)
+            contexts = self.reactor.contexts
+            contexts.append(self)
+            try:
+                self._flushed()
+            except Exception:
+                self._fail()
+            finally:
+                contexts.pop()
 
     def _flushed(self) -> None:
         if self.disconnected:
@@ -197,7 +211,7 @@ class WritingStream(tcp.Connection):
             self.connectionLost(CONNECTION_DONE)
         elif self._writeDisconnecting and not self._writeDisconnected:
             self._writeDisconnected = True
-            self._route()
+            self._send = self._send_many = None
             self._closeWriteConnection()
 
     def _pause_producer(self) -> None:
@@ -226,6 +240,21 @@ class WritingStream(tcp.Connection):
         if self.connected and self.disconnecting:
             self.startWriting()
 
+    def loseWriteConnection(self) -> None:
+        self._writeDisconnecting = True
+        if not self._flush_due:
+            self.startWriting()
+
+    def _closeWriteConnection(self) -> None:
+        # tcp.Connection's, in fewer steps.
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        protocol: Any = self._protocol
+        if IHalfCloseableProtocol.providedBy(protocol):
+            protocol.writeConnectionLost()
+
     @property
     def drained(self) -> bool:
         """Whether nothing waits to be sent, so that `loseConnection` needs one turn only."""
@@ -235,10 +264,14 @@ class WritingStream(tcp.Connection):
         # FileDescriptor's, in fewer steps.
         if not self.connected or self.disconnecting:
             return
-        self.stopReading()
+        if self._reading:
+            self.stopReading()
         if self._writeDisconnected:
-            self.stopWriting()
+            self._flush_due = False
             self.reactor.loop.call_soon(self._call, self.connectionLost, CONNECTION_DONE)
         else:
-            self.startWriting()
             self.disconnecting = True
+            if not self._flush_due:
+                self._flush_due = True
+                if not self._blocked:
+                    self.reactor.loop.call_soon(self._on_flush_due)
