@@ -6,6 +6,7 @@ heartbeats on its own clock (``SPEC.md``, *Heartbeats*).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -23,8 +24,9 @@ from srrrs.net.turn import Pending, next_turn
 from srrrs.protocol.errors import CloseCode, ProtocolError, ResetCode, TunnelGone
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import ControlFrame
+from srrrs.protocol.inflight import InFlight
 from srrrs.protocol.mux import Limits, Multiplexer, Role
-from srrrs.protocol.session import Session
+from srrrs.protocol.session import REPLAY, Session
 from srrrs.protocol.stream import Stream
 
 MESSAGE: Final = 512 * 1024
@@ -87,8 +89,8 @@ class Tunnel:
         host: IAddress | None = None,
     ) -> None:
         self.mux = Multiplexer(role, self, limits, budget)
-        # Nothing is kept for a resumption yet: a lost carrier ends the tunnel.
-        self.session = Session(replay=None)
+        self.session = Session(REPLAY)
+        self._inflight = InFlight(0, REPLAY)
         self.rtt: float | None = None
         self.heartbeat = 0.0
         self.ended: TunnelLost | None = None
@@ -100,6 +102,12 @@ class Tunnel:
         self._next_turn = next_turn(clock)
         self._flush_call: Pending | None = None
         self._beat_call: IDelayedCall | None = None
+        # Whether as much is under way as may be: the next acknowledgement goes on.
+        self._full = False
+        # When what was parsed is to be acknowledged, at the latest.
+        self._ack_call: IDelayedCall | None = None
+        self._ack_due = math.inf
+        self._ack_waits = False
         self._ping_due = 0.0
         self._ping_number = 0
         self._pings: dict[bytes, tuple[float, Deferred[float] | None]] = {}
@@ -121,6 +129,7 @@ class Tunnel:
     def attach(self, carrier: ICarrier, heartbeat: float) -> None:
         """Go on over ``carrier``, whose handshake is done; ``heartbeat`` in seconds."""
         self._carrier = carrier
+        self._inflight = InFlight(self.session.acked, REPLAY)
         self.heartbeat = heartbeat
         self.mux.peer_frame = carrier.peer_frame
         self._ping_due = self._clock.seconds()
@@ -166,6 +175,8 @@ class Tunnel:
         """End the tunnel: what is queued goes out, streams are reset, the carrier is closed."""
         if self.ended is not None:
             return
+        # The last words wait for no acknowledgement.
+        self._inflight.limit = REPLAY
         self._flush()
         self._end(TunnelLost(code, reason))
         if self._carrier is not None:
@@ -199,14 +210,22 @@ class Tunnel:
         except ProtocolError as error:
             self._fail(error)
             return
-        if self.session.parsed(end - start) and self.ended is None:
-            carrier.send_ack(self.session.acknowledge())
+        due = self.session.parsed(end - start, carrier.heard_at)
+        if due is not None and due < self._ack_due:
+            self._acknowledge_at(due, carrier.heard_at)
 
     def ack_received(self, count: int) -> None:
+        carrier, session = self._carrier, self.session
+        if self.ended is not None or carrier is None:
+            return
         try:
-            self.session.acknowledged(count)
+            session.acknowledged(count)
         except ProtocolError as error:
             self._fail(error)
+            return
+        self._inflight.acknowledged(count, session.sent, carrier.heard_at)
+        if self._full:
+            self.output_ready()
 
     def ponged(self, payload: bytes) -> None:
         sent_at, waiter = self._pings.pop(payload, (None, None))
@@ -215,6 +234,7 @@ class Tunnel:
         sample = self._clock.seconds() - sent_at
         self.rtt = sample if self.rtt is None else self.rtt + SMOOTHING * (sample - self.rtt)
         self.mux.rtt = self.rtt
+        self._inflight.round_trip(sample, self._clock.seconds())
         if waiter is not None:
             waiter.callback(sample)
 
@@ -224,6 +244,9 @@ class Tunnel:
     def resume_writing(self) -> None:
         self._writable = True
         if self.ended is None:
+            if self._ack_waits:
+                self._ack_waits = False
+                self._acknowledge()
             self._flush()
 
     def carrier_lost(self, code: int | None, reason: str) -> None:
@@ -266,18 +289,53 @@ class Tunnel:
         carrier, mux = self._carrier, self.mux
         if carrier is None or self.ended is not None:
             return
+        session, inflight = self.session, self._inflight
+        self._full = False
         for _ in range(MESSAGES_A_TURN):
             if not self._writable:
                 return
-            chunks, size = mux.take(MESSAGE)
+            room = inflight.limit - (session.sent - session.acked)
+            if room <= 0:
+                self._full = True
+                return
+            chunks, size = mux.take(min(room, MESSAGE))
             if size:
-                self.session.record(chunks, size)
+                chunks = session.record(chunks, size)
+                if session.sent >= inflight.mark_from:
+                    inflight.sent(session.sent - size, session.sent, self._clock.seconds())
                 carrier.send(chunks, size)
             # Once it has none left, it announces the next.
             if not mux.has_output:
+                inflight.dry_at = session.sent
                 return
         if self._flush_call is None:
             self._flush_call = self._next_turn(self._turn)
+
+    def _acknowledge_at(self, due: float, now: float) -> None:
+        """Tell the peer what was parsed, at ``due``."""
+        if due <= now:
+            self._acknowledge()
+            return
+        self._ack_due = due
+        if self._ack_call is not None:
+            self._ack_call.cancel()
+        self._ack_call = self._clock.callLater(due - now, self._ack_timer)
+
+    def _ack_timer(self) -> None:
+        self._ack_call = None
+        self._ack_due = math.inf
+        if self.session.unacknowledged:
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        carrier = self._carrier
+        if carrier is None or self.ended is not None:
+            return
+        if self._writable:
+            carrier.send_ack(self.session.acknowledge(carrier.heard_at))
+        else:
+            # A peer that does not read must not fill our buffer: one waits for room.
+            self._ack_waits = True
 
     def _beat(self) -> None:
         """Send the ping that is due, notice silence, and come back for whichever is next."""
@@ -321,7 +379,9 @@ class Tunnel:
             self._flush_call.cancel()
         if self._beat_call is not None:
             self._beat_call.cancel()
-        self._flush_call = self._beat_call = None
+        if self._ack_call is not None:
+            self._ack_call.cancel()
+        self._flush_call = self._beat_call = self._ack_call = None
         self.mux.close(ResetCode.GONE, lost.reason)
         pings, self._pings = self._pings, {}
         for _, waiter in pings.values():

@@ -17,8 +17,16 @@ from srrrs.protocol.errors import ProtocolError
 
 REPLAY: Final = 4 * 1024 * 1024
 """Bytes that may be sent and not yet acknowledged."""
-ACK_EVERY: Final = 256 * 1024
-"""Bytes parsed after which an acknowledgement is due."""
+ACK_EVERY: Final = 1024 * 1024
+"""Bytes parsed after which an acknowledgement is due at once."""
+ACK_SOON: Final = 4 * 1024
+"""Bytes parsed after which one is due within ``ACK_INTERVAL``: what a thin link's sender waits for."""
+ACK_INTERVAL: Final = 0.005
+"""Seconds between two acknowledgements, unless ``ACK_EVERY`` asks for one."""
+ACK_LATE: Final = 0.5
+"""Seconds after which the fewest bytes are acknowledged, so that the peer need not keep them."""
+JOINED: Final = 16 * 1024
+"""Bytes of a message up to which its chunks are kept as one."""
 
 
 class Kind(IntEnum):
@@ -38,12 +46,14 @@ class Session:
     :param replay: bytes kept at the most; ``None`` keeps nothing and needs no acknowledgements.
     """
 
-    __slots__ = ("_acked_to_peer", "_chunks", "_replay", "acked", "received", "sent")
+    __slots__ = ("_ack_at", "_acked_to_peer", "_chunks", "_replay", "acked", "received", "sent")
 
     def __init__(self, replay: int | None = REPLAY) -> None:
         self._replay = replay
         self._chunks: deque[bytes] = deque()
         self._acked_to_peer = 0
+        # When the last acknowledgement was made.
+        self._ack_at = 0.0
         self.sent = 0
         self.acked = 0
         self.received = 0
@@ -53,20 +63,42 @@ class Session:
         """Bytes that may be sent now; ``None``: any number."""
         return None if self._replay is None else self._replay - (self.sent - self.acked)
 
-    def record(self, chunks: list[bytes], size: int) -> None:
-        """Chunks of ``size`` bytes together were handed to the carrier."""
+    def record(self, chunks: list[bytes], size: int) -> list[bytes]:
+        """Keep chunks of ``size`` bytes together, which go to the carrier now.
+
+        Returns what to send in their place: few bytes are joined, as keeping many chunks costs more.
+        """
         self.sent += size
         if self._replay is not None:
+            if size <= JOINED and len(chunks) > 1:
+                chunks = [b"".join(chunks)]
             self._chunks.extend(chunks)
+        return chunks
 
-    def parsed(self, size: int) -> bool:
-        """Count parsed bytes; whether an acknowledgement is due."""
+    def parsed(self, size: int, now: float) -> float | None:
+        """Count parsed bytes at ``now``, seconds; when they are to be acknowledged.
+
+        ``now`` or earlier: at once; ``None``: never, as nothing is kept.
+        """
         self.received += size
-        return self._replay is not None and self.received - self._acked_to_peer >= ACK_EVERY
+        if self._replay is None:
+            return None
+        waiting = self.received - self._acked_to_peer
+        if waiting < ACK_SOON:
+            return now + ACK_LATE
+        if waiting >= ACK_EVERY:
+            return now
+        return self._ack_at + ACK_INTERVAL
 
-    def acknowledge(self) -> int:
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether the peer was not told of everything that was parsed."""
+        return self.received != self._acked_to_peer
+
+    def acknowledge(self, now: float) -> int:
         """The count to tell the peer now."""
         self._acked_to_peer = self.received
+        self._ack_at = now
         return self.received
 
     def acknowledged(self, count: int) -> None:

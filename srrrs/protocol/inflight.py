@@ -1,0 +1,336 @@
+"""How many bytes may be on their way: a cap learnt from acknowledgements, so that queues stay short.
+
+After BBR (Cardwell et al., *BBR: Congestion-Based Congestion Control*, 2016): what a path delivers
+at the most, times its round trip without queues, is what fills it; what is sent beyond that only
+waits, in the kernel, in a proxy's buffer or before the narrowest link, and everything behind it
+waits as long. TCP below decides what may be *in the network*; the cap decides what TCP is given, so
+that the next small message finds nothing to wait behind. Only the peer's acknowledgements are used,
+so that buffers of proxies count like any other.
+
+The cap is ``rate × (round trip + slack)``. The slack is the time by which acknowledgements may be
+late; as it is more than the round trip needs, the rate grows by itself where the path has room. It
+also makes the cap immaterial on a fast link: at 500 MB/s it is as large as the replay buffer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from srrrs.protocol.session import ACK_EVERY, ACK_SOON
+
+OPENING: Final = 64 * 1024
+"""Bytes that may be under way before anything is known, and until the rate stops growing."""
+NEAR: Final = 0.002
+"""Seconds of round trip below which that is ``OPENING_NEAR``."""
+OPENING_NEAR: Final = 2 * ACK_EVERY
+FLOOR: Final = 3 * ACK_SOON
+"""Bytes that may always be under way: enough to have some acknowledged at once."""
+GROWTH: Final = 2.0
+"""Times the product of rate and round trip while the rate grows: it doubles each round trip."""
+GROWN: Final = 1.25
+"""A round trip's growth of the rate by less does not count, and ends the opening when three in a
+row bring no more (BBR's; 4.1.1.2 of the IETF's draft)."""
+PATIENCE: Final = 3
+REOPENED: Final = 1.2
+"""Growth within a round trip, later on, after which the cap opens up again as at the beginning."""
+SLACK: Final = 0.008
+"""Seconds: acknowledgements may be ``ACK_INTERVAL`` late, and processes are not scheduled at once."""
+SLACK_SHARE: Final = 1 / 10
+"""The slack is at least this share of the round trip."""
+PROBE_EVERY: Final = 8
+"""Round trips from one look for more bandwidth to the next."""
+PROBE_GAIN: Final = 0.25
+"""By how much more the cap is then, the slack included."""
+RATE_ROUNDS: Final = 10
+"""Round trips for which the highest rate is remembered."""
+RATE_SECONDS: Final = 0.4
+"""The same, in seconds at least."""
+RTT_SECONDS: Final = 10.0
+"""Seconds for which the lowest round trip is remembered; then it is looked for again."""
+CROWDED_ROUNDS: Final = 24
+"""Round trips that all took half as long again as the lowest one, after which that is looked for
+early: the path may have become longer, or others fill its queue."""
+DRAIN: Final = 0.5
+"""Share of the cap while the lowest round trip is looked for."""
+DRAIN_SECONDS: Final = 1.0
+"""Seconds after which that ends in any case."""
+MARK_EVERY: Final = ACK_SOON
+"""Bytes sent between two moments that are remembered, at least."""
+
+
+class _Mark:
+    """When some bytes were sent, and what had been acknowledged then."""
+
+    __slots__ = ("acked", "acked_at", "end", "first_sent", "limited", "sent_at", "start")
+
+    def __init__(
+        self,
+        start: int,
+        end: int,
+        sent_at: float,
+        acked: int,
+        acked_at: float,
+        first_sent: float,
+        limited: bool,
+    ) -> None:
+        self.start = start
+        self.end = end
+        self.sent_at = sent_at
+        self.acked = acked
+        self.acked_at = acked_at
+        self.first_sent = first_sent
+        self.limited = limited
+
+
+class InFlight:
+    """The cap of one direction of one carrier. Positions count session bytes, as acknowledged.
+
+    :param start: the position at which the carrier begins.
+    :param most: bytes that the cap never exceeds; as many marks are kept as fit into them.
+    :ivar limit: bytes that may be unacknowledged now.
+    :ivar mark_from: a message that ends at this position or later is to be told by :meth:`sent`.
+    :ivar dry_at: set it to the position at which there was room, and nothing more to send: what
+        is measured until that is acknowledged says nothing against the path.
+    :ivar rate: bytes/s that the path delivers; 0: not known yet.
+    :ivar rtt: seconds of its round trip without queues; ``None``: not known yet.
+    """
+
+    __slots__ = (
+        "_acked",
+        "_acked_at",
+        "_burst_at",
+        "_burst_size",
+        "_bursts",
+        "_crowded",
+        "_current",
+        "_drain_end",
+        "_drain_from",
+        "_drain_rtt",
+        "_drain_to",
+        "_marks",
+        "_most",
+        "_opening",
+        "_plateau",
+        "_probing",
+        "_rates",
+        "_round",
+        "_round_end",
+        "_round_limited",
+        "_round_rate",
+        "_round_rtt",
+        "_rtt_at",
+        "_top_rate",
+        "dry_at",
+        "limit",
+        "mark_from",
+        "rate",
+        "rtt",
+    )
+
+    def __init__(self, start: int, most: int) -> None:
+        self._most = most
+        self.limit = min(OPENING, most)
+        self.mark_from = start
+        self.dry_at = start
+        self.rate = 0.0
+        self.rtt: float | None = None
+        self._rtt_at = 0.0
+        self._acked = start
+        self._acked_at = 0.0
+        self._marks: deque[_Mark] = deque()
+        self._current: _Mark | None = None
+        # The highest rates: (round, time, rate), falling.
+        self._rates: deque[tuple[int, float, float]] = deque()
+        # The round trips: counted, and what was seen in the one that goes on.
+        self._round = 0
+        self._round_end = start
+        self._round_limited = False
+        self._round_rtt = float("inf")
+        self._round_rate = 0.0
+        self._crowded = 0
+        # Whether the rate still grows; the highest so far, and round trips without growth.
+        self._opening = True
+        self._top_rate = 0.0
+        self._plateau = 0
+        self._probing = False
+        # Bytes that were acknowledged at once, beyond what the rate explains: (round, bytes).
+        self._burst_at = 0.0
+        self._burst_size = 0
+        self._bursts: deque[tuple[int, int]] = deque()
+        # While the lowest round trip is looked for: since when, with how many bytes under way,
+        # the position that ends it, and the lowest so far.
+        self._drain_from: float | None = None
+        self._drain_to = 0
+        self._drain_end: int | None = None
+        self._drain_rtt = float("inf")
+
+    def sent(self, start: int, end: int, now: float) -> None:
+        """The bytes from position ``start`` to ``end`` are sent, at ``now`` (seconds)."""
+        self.mark_from = end + MARK_EVERY
+        current = self._current
+        if start <= self._acked or current is None:
+            # Nothing is under way: the time that went by is nobody's.
+            self._acked_at = first_sent = now
+        else:
+            first_sent = current.sent_at
+        limited = self._acked < self.dry_at
+        mark = _Mark(start, end, now, self._acked, self._acked_at, first_sent, limited)
+        self._marks.append(mark)
+        if current is None:
+            self._current = mark
+
+    def acknowledged(self, count: int, sent: int, now: float) -> None:
+        """The peer has parsed everything before position ``count``, ``sent`` being sent so far."""
+        size = count - self._acked
+        if size <= 0:
+            return
+        marks = self._marks
+        mark = self._current
+        while marks and marks[0].start < count:
+            mark = marks.popleft()
+        self._current = mark
+        self._acked = count
+        self._acked_at = now
+        if mark is None:
+            return
+        # An acknowledgement of less may have been held back by the peer.
+        if size >= ACK_SOON and count <= mark.end:
+            self._sample(now - mark.sent_at, now)
+        elapsed = max(now - mark.acked_at, mark.sent_at - mark.first_sent)
+        if elapsed > 0:
+            self._delivered((count - mark.acked) / elapsed, mark.limited, now)
+        self._burst(size, now)
+        if count >= self._round_end:
+            self._end_round(now)
+            self._round_end = sent
+        self._watch_drain(count, sent, now)
+        self._set_limit()
+
+    def round_trip(self, sample: float, now: float) -> None:
+        """Something that the peer answers at once took ``sample`` seconds."""
+        self._sample(sample, now)
+        self._set_limit()
+
+    # --- within -------------------------------------------------------------------------
+
+    def _sample(self, sample: float, now: float) -> None:
+        self._round_rtt = min(self._round_rtt, sample)
+        if self._drain_from is not None:
+            self._drain_rtt = min(self._drain_rtt, sample)
+        if self.rtt is None or sample <= self.rtt:
+            self.rtt = sample
+            self._rtt_at = now
+
+    def _delivered(self, rate: float, limited: bool, now: float) -> None:
+        self._round_limited = self._round_limited or limited
+        if limited and rate < self.rate:
+            return
+        rates = self._rates
+        while rates and rates[-1][2] <= rate:
+            rates.pop()
+        rates.append((self._round, now, rate))
+        self._expire(now)
+
+    def _expire(self, now: float) -> None:
+        rates = self._rates
+        oldest, since = self._round - RATE_ROUNDS, now - RATE_SECONDS
+        while len(rates) > 1 and rates[0][0] < oldest and rates[0][1] < since:
+            rates.popleft()
+        self.rate = rates[0][2]
+
+    def _burst(self, size: int, now: float) -> None:
+        # What comes all at once was held up by a loss, or somewhere on the way; the path stays
+        # full only if as much again is under way. (BBR's "extra acked".)
+        expected = self.rate * (now - self._burst_at)
+        if self._burst_size <= expected:
+            self._burst_size = 0
+            self._burst_at = now
+            expected = 0.0
+        self._burst_size += size
+        extra = int(self._burst_size - expected)
+        bursts = self._bursts
+        while bursts and bursts[-1][1] <= extra:
+            bursts.pop()
+        bursts.append((self._round, extra))
+        while bursts[0][0] < self._round - RATE_ROUNDS:
+            bursts.popleft()
+
+    def _end_round(self, now: float) -> None:
+        self._round += 1
+        limited, self._round_limited = self._round_limited, False
+        lowest, self._round_rtt = self._round_rtt, float("inf")
+        before, self._round_rate = self._round_rate, self.rate
+        if limited:
+            return
+        if self._opening:
+            if self.rate >= self._top_rate * GROWN:
+                self._top_rate = self.rate
+                self._plateau = 0
+            else:
+                self._plateau += 1
+                self._opening = self._plateau < PATIENCE
+        elif self.rate > before * REOPENED:
+            # One round trip without growth ends it again.
+            self._opening = True
+            self._top_rate = self.rate
+            self._plateau = PATIENCE - 1
+        self._probing = self._round % PROBE_EVERY == 0
+        if self.rtt is not None and lowest < float("inf"):
+            crowded = lowest > 1.5 * self.rtt + SLACK
+            self._crowded = self._crowded + 1 if crowded else 0
+
+    def _watch_drain(self, count: int, sent: int, now: float) -> None:
+        since = self._drain_from
+        if since is None:
+            if self.rtt is None:
+                return
+            early = self._crowded >= CROWDED_ROUNDS
+            if early or now - self._rtt_at > RTT_SECONDS:
+                self._crowded = 0
+                self._drain_from = now
+                self._drain_end = None
+                self._drain_rtt = float("inf")
+                self._drain_to = FLOOR
+                if not early:
+                    self._drain_to = max(FLOOR, int(DRAIN * self.rate * self.rtt))
+            return
+        if self._drain_end is None:
+            if sent - count <= self._drain_to:
+                self._drain_end = sent
+                self._drain_rtt = float("inf")
+        elif count > self._drain_end and self._drain_rtt < float("inf"):
+            self._drained(now)
+            return
+        if now - since > DRAIN_SECONDS + 2 * (self.rtt or 0.0):
+            self._drained(now)
+
+    def _drained(self, now: float) -> None:
+        self._drain_from = None
+        if self._drain_rtt < float("inf"):
+            self.rtt = self._drain_rtt
+        self._rtt_at = now
+
+    def _set_limit(self) -> None:
+        rtt = self.rtt
+        if rtt is None:
+            return
+        rate = self.rate
+        product = rate * rtt
+        slack = max(SLACK, rtt * SLACK_SHARE)
+        room = max(rate * slack, 2 * ACK_SOON)
+        if self._bursts:
+            # Only what is out of proportion: a process that was not scheduled for a moment
+            # should not make a queue.
+            burst = self._bursts[0][1]
+            if burst > product / 2:
+                room = max(room, min(burst, 2 * product))
+        if self._drain_from is not None:
+            limit = float(self._drain_to)
+        elif self._opening:
+            limit = max(GROWTH * (product + room), OPENING_NEAR if rtt < NEAR else OPENING)
+        else:
+            limit = product + room
+            if self._probing:
+                limit = max(limit, product * (1 + PROBE_GAIN))
+        self.limit = int(min(max(limit, FLOOR), self._most))
