@@ -306,7 +306,8 @@ class Tunnel:
                 carrier.send(chunks, size)
             # Once it has none left, it announces the next.
             if not mux.has_output:
-                inflight.dry_at = session.sent
+                if session.sent - session.acked < inflight.enough:
+                    inflight.dry(session.sent)
                 return
         if self._flush_call is None:
             self._flush_call = self._next_turn(self._turn)

@@ -14,6 +14,7 @@ also makes the cap immaterial on a fast link: at 500 MB/s it is as large as the 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final
 
@@ -48,9 +49,14 @@ RATE_SECONDS: Final = 0.4
 """The same, in seconds at least."""
 RTT_SECONDS: Final = 10.0
 """Seconds for which the lowest round trip is remembered; then it is looked for again."""
+CROWDED: Final = 1.5
+"""A queue stands in a round trip of which no part took less than this many times the lowest one."""
 CROWDED_ROUNDS: Final = 24
-"""Round trips that all took half as long again as the lowest one, after which that is looked for
-early: the path may have become longer, or others fill its queue."""
+"""Such round trips in a row, after which the lowest is looked for early: the path may have become
+longer, or others fill its queue."""
+ENOUGH: Final = 1.5
+"""Times the product of rate and round trip, with which under way a path is filled, though more
+could be."""
 DRAIN: Final = 0.5
 """Share of the cap while the lowest round trip is looked for."""
 DRAIN_SECONDS: Final = 1.0
@@ -90,8 +96,8 @@ class InFlight:
     :param most: bytes that the cap never exceeds; as many marks are kept as fit into them.
     :ivar limit: bytes that may be unacknowledged now.
     :ivar mark_from: a message that ends at this position or later is to be told by :meth:`sent`.
-    :ivar dry_at: set it to the position at which there was room, and nothing more to send: what
-        is measured until that is acknowledged says nothing against the path.
+    :ivar enough: where there is room but nothing more to send, and fewer bytes than these are
+        under way, :meth:`dry` is to be told.
     :ivar rate: bytes/s that the path delivers; 0: not known yet.
     :ivar rtt: seconds of its round trip without queues; ``None``: not known yet.
     """
@@ -108,6 +114,7 @@ class InFlight:
         "_drain_from",
         "_drain_rtt",
         "_drain_to",
+        "_dry_at",
         "_marks",
         "_most",
         "_opening",
@@ -120,8 +127,9 @@ class InFlight:
         "_round_rate",
         "_round_rtt",
         "_rtt_at",
+        "_standing",
         "_top_rate",
-        "dry_at",
+        "enough",
         "limit",
         "mark_from",
         "rate",
@@ -132,7 +140,7 @@ class InFlight:
         self._most = most
         self.limit = min(OPENING, most)
         self.mark_from = start
-        self.dry_at = start
+        self.enough = most
         self.rate = 0.0
         self.rtt: float | None = None
         self._rtt_at = 0.0
@@ -146,9 +154,13 @@ class InFlight:
         self._round = 0
         self._round_end = start
         self._round_limited = False
-        self._round_rtt = float("inf")
+        self._round_rtt = math.inf
         self._round_rate = 0.0
         self._crowded = 0
+        self._standing = False
+        # The position at which there was nothing more to send: what is measured until more than
+        # that is acknowledged says nothing against the path.
+        self._dry_at = start
         # Whether the rate still grows; the highest so far, and round trips without growth.
         self._opening = True
         self._top_rate = 0.0
@@ -163,7 +175,7 @@ class InFlight:
         self._drain_from: float | None = None
         self._drain_to = 0
         self._drain_end: int | None = None
-        self._drain_rtt = float("inf")
+        self._drain_rtt = math.inf
 
     def sent(self, start: int, end: int, now: float) -> None:
         """The bytes from position ``start`` to ``end`` are sent, at ``now`` (seconds)."""
@@ -174,11 +186,15 @@ class InFlight:
             self._acked_at = first_sent = now
         else:
             first_sent = current.sent_at
-        limited = self._acked < self.dry_at
+        limited = self._acked <= self._dry_at
         mark = _Mark(start, end, now, self._acked, self._acked_at, first_sent, limited)
         self._marks.append(mark)
         if current is None:
             self._current = mark
+
+    def dry(self, sent: int) -> None:
+        """There is room, and nothing more to send, at the position ``sent``."""
+        self._dry_at = sent
 
     def acknowledged(self, count: int, sent: int, now: float) -> None:
         """The peer has parsed everything before position ``count``, ``sent`` being sent so far."""
@@ -259,8 +275,12 @@ class InFlight:
     def _end_round(self, now: float) -> None:
         self._round += 1
         limited, self._round_limited = self._round_limited, False
-        lowest, self._round_rtt = self._round_rtt, float("inf")
+        lowest, self._round_rtt = self._round_rtt, math.inf
         before, self._round_rate = self._round_rate, self.rate
+        if self.rtt is not None and lowest < math.inf:
+            # A queue that never empties: ours, or others'.
+            self._standing = lowest > CROWDED * self.rtt + SLACK
+            self._crowded = self._crowded + 1 if self._standing else 0
         if limited:
             return
         if self._opening:
@@ -276,9 +296,6 @@ class InFlight:
             self._top_rate = self.rate
             self._plateau = PATIENCE - 1
         self._probing = self._round % PROBE_EVERY == 0
-        if self.rtt is not None and lowest < float("inf"):
-            crowded = lowest > 1.5 * self.rtt + SLACK
-            self._crowded = self._crowded + 1 if crowded else 0
 
     def _watch_drain(self, count: int, sent: int, now: float) -> None:
         since = self._drain_from
@@ -290,7 +307,7 @@ class InFlight:
                 self._crowded = 0
                 self._drain_from = now
                 self._drain_end = None
-                self._drain_rtt = float("inf")
+                self._drain_rtt = math.inf
                 self._drain_to = FLOOR
                 if not early:
                     self._drain_to = max(FLOOR, int(DRAIN * self.rate * self.rtt))
@@ -298,8 +315,8 @@ class InFlight:
         if self._drain_end is None:
             if sent - count <= self._drain_to:
                 self._drain_end = sent
-                self._drain_rtt = float("inf")
-        elif count > self._drain_end and self._drain_rtt < float("inf"):
+                self._drain_rtt = math.inf
+        elif count > self._drain_end and self._drain_rtt < math.inf:
             self._drained(now)
             return
         if now - since > DRAIN_SECONDS + 2 * (self.rtt or 0.0):
@@ -307,7 +324,7 @@ class InFlight:
 
     def _drained(self, now: float) -> None:
         self._drain_from = None
-        if self._drain_rtt < float("inf"):
+        if self._drain_rtt < math.inf:
             self.rtt = self._drain_rtt
         self._rtt_at = now
 
@@ -319,12 +336,13 @@ class InFlight:
         product = rate * rtt
         slack = max(SLACK, rtt * SLACK_SHARE)
         room = max(rate * slack, 2 * ACK_SOON)
-        if self._bursts:
+        if self._bursts and not self._standing:
             # Only what is out of proportion: a process that was not scheduled for a moment
             # should not make a queue.
             burst = self._bursts[0][1]
             if burst > product / 2:
-                room = max(room, min(burst, 2 * product))
+                room = max(room, min(burst, product))
+        self.enough = int(ENOUGH * product)
         if self._drain_from is not None:
             limit = float(self._drain_to)
         elif self._opening:
