@@ -43,6 +43,18 @@ PROBE_EVERY: Final = 8
 """Round trips from one look for more bandwidth to the next."""
 PROBE_GAIN: Final = 0.25
 """By how much more the cap is then, the slack included."""
+USED: Final = 0.9
+"""Share of the rate; round trips that deliver less, without a queue, left the path dry."""
+USED_WEIGHT: Final = 1 / 4
+"""Weight of one round trip in that."""
+BURST: Final = 0.5
+"""Share of the product; that much acknowledged at once was held up by something."""
+BOOST_STEP: Final = 1 / 4
+"""Of the product: by so much more is under way after each such round trip, ..."""
+BOOST_MOST: Final = 3.0
+"""... up to this, ..."""
+BOOST_DECAY: Final = 7 / 8
+"""... and less by this factor after each other."""
 RATE_ROUNDS: Final = 10
 """Round trips for which the highest rate is remembered."""
 RATE_SECONDS: Final = 0.4
@@ -105,9 +117,7 @@ class InFlight:
     __slots__ = (
         "_acked",
         "_acked_at",
-        "_burst_at",
-        "_burst_size",
-        "_bursts",
+        "_boost",
         "_crowded",
         "_current",
         "_drain_end",
@@ -123,12 +133,16 @@ class InFlight:
         "_rates",
         "_round",
         "_round_end",
+        "_round_at",
+        "_round_burst",
+        "_round_from",
         "_round_limited",
         "_round_rate",
         "_round_rtt",
         "_rtt_at",
         "_standing",
         "_top_rate",
+        "_used",
         "enough",
         "limit",
         "mark_from",
@@ -153,6 +167,9 @@ class InFlight:
         # The round trips: counted, and what was seen in the one that goes on.
         self._round = 0
         self._round_end = start
+        self._round_burst = 0
+        self._round_from = start
+        self._round_at = 0.0
         self._round_limited = False
         self._round_rtt = math.inf
         self._round_rate = 0.0
@@ -166,10 +183,9 @@ class InFlight:
         self._top_rate = 0.0
         self._plateau = 0
         self._probing = False
-        # Bytes that were acknowledged at once, beyond what the rate explains: (round, bytes).
-        self._burst_at = 0.0
-        self._burst_size = 0
-        self._bursts: deque[tuple[int, int]] = deque()
+        # By how much more than their product is under way, as a share of it.
+        self._boost = 0.0
+        self._used = 1.0
         # While the lowest round trip is looked for: since when, with how many bytes under way,
         # the position that ends it, and the lowest so far.
         self._drain_from: float | None = None
@@ -208,6 +224,7 @@ class InFlight:
         self._current = mark
         self._acked = count
         self._acked_at = now
+        self._round_burst = max(self._round_burst, size)
         if mark is None:
             return
         # An acknowledgement of less may have been held back by the peer.
@@ -216,7 +233,6 @@ class InFlight:
         elapsed = max(now - mark.acked_at, mark.sent_at - mark.first_sent)
         if elapsed > 0:
             self._delivered((count - mark.acked) / elapsed, mark.limited, now)
-        self._burst(size, now)
         if count >= self._round_end:
             self._end_round(now)
             self._round_end = sent
@@ -255,47 +271,45 @@ class InFlight:
             rates.popleft()
         self.rate = rates[0][2]
 
-    def _burst(self, size: int, now: float) -> None:
-        # What comes all at once was held up by a loss, or somewhere on the way; the path stays
-        # full only if as much again is under way. (BBR's "extra acked".)
-        expected = self.rate * (now - self._burst_at)
-        if self._burst_size <= expected:
-            self._burst_size = 0
-            self._burst_at = now
-            expected = 0.0
-        self._burst_size += size
-        extra = int(self._burst_size - expected)
-        bursts = self._bursts
-        while bursts and bursts[-1][1] <= extra:
-            bursts.pop()
-        bursts.append((self._round, extra))
-        while bursts[0][0] < self._round - RATE_ROUNDS:
-            bursts.popleft()
-
     def _end_round(self, now: float) -> None:
         self._round += 1
         limited, self._round_limited = self._round_limited, False
+        size, took = self._acked - self._round_from, now - self._round_at
+        self._round_from, self._round_at = self._acked, now
+        burst, self._round_burst = self._round_burst, 0
+        bursts = burst > BURST * self.rate * (self.rtt or 0.0)
         lowest, self._round_rtt = self._round_rtt, math.inf
         before, self._round_rate = self._round_rate, self.rate
         if self.rtt is not None and lowest < math.inf:
             # A queue that never empties: ours, or others'.
             self._standing = lowest > CROWDED * self.rtt + SLACK
             self._crowded = self._crowded + 1 if self._standing else 0
-        if limited:
+        if limited or self._drain_from is not None:
             return
+        self._adjust(size, took, bursts)
         if self._opening:
             if self.rate >= self._top_rate * GROWN:
                 self._top_rate = self.rate
                 self._plateau = 0
             else:
                 self._plateau += 1
-                self._opening = self._plateau < PATIENCE
+                self._opening = self._plateau < PATIENCE and not self._standing
         elif self.rate > before * REOPENED:
             # One round trip without growth ends it again.
             self._opening = True
             self._top_rate = self.rate
             self._plateau = PATIENCE - 1
         self._probing = self._round % PROBE_EVERY == 0
+
+    def _adjust(self, size: int, took: float, bursts: bool) -> None:
+        # Behind a loss that TCP repairs bytes come in bursts: then the path runs dry although as
+        # much is under way as it delivers in a round trip, and the round trips look like a queue.
+        if took > 0 and self.rate > 0:
+            self._used += USED_WEIGHT * (min(size / took / self.rate, 1.0) - self._used)
+        if self._opening or self._used >= USED or (self._standing and not bursts):
+            self._boost *= BOOST_DECAY
+        else:
+            self._boost = min(self._boost + BOOST_STEP, BOOST_MOST)
 
     def _watch_drain(self, count: int, sent: int, now: float) -> None:
         since = self._drain_from
@@ -336,12 +350,7 @@ class InFlight:
         product = rate * rtt
         slack = max(SLACK, rtt * SLACK_SHARE)
         room = max(rate * slack, 2 * ACK_SOON)
-        if self._bursts and not self._standing:
-            # Only what is out of proportion: a process that was not scheduled for a moment
-            # should not make a queue.
-            burst = self._bursts[0][1]
-            if burst > product / 2:
-                room = max(room, min(burst, product))
+        room = max(room, self._boost * product)
         self.enough = int(ENOUGH * product)
         if self._drain_from is not None:
             limit = float(self._drain_to)
