@@ -25,7 +25,7 @@ from srrrs.protocol.errors import CloseCode, ProtocolError, ResetCode, TunnelGon
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import ControlFrame
 from srrrs.protocol.inflight import InFlight
-from srrrs.protocol.mux import Limits, Multiplexer, Role
+from srrrs.protocol.mux import MIN_DATA, Limits, Multiplexer, Role
 from srrrs.protocol.session import REPLAY, Session
 from srrrs.protocol.stream import Stream
 
@@ -176,7 +176,7 @@ class Tunnel:
         if self.ended is not None:
             return
         # The last words wait for no acknowledgement.
-        self._inflight.limit = REPLAY
+        self._inflight.limit, self._inflight.paced = REPLAY, False
         self._flush()
         self._end(TunnelLost(code, reason))
         if self._carrier is not None:
@@ -298,9 +298,18 @@ class Tunnel:
             if room <= 0:
                 self._full = True
                 return
+            if inflight.paced:
+                allowance = inflight.allowance(self._clock.seconds())
+                if allowance < MIN_DATA:
+                    if self._flush_call is None:
+                        self._flush_call = self._clock.callLater(inflight.pause(), self._turn)
+                    return
+                room = min(room, allowance)
             chunks, size = mux.take(min(room, MESSAGE))
             if size:
                 chunks = session.record(chunks, size)
+                if inflight.paced:
+                    inflight.spend(size)
                 if session.sent >= inflight.mark_from:
                     inflight.sent(session.sent - size, session.sent, self._clock.seconds())
                 carrier.send(chunks, size)

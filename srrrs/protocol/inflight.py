@@ -37,12 +37,9 @@ REOPENED: Final = 1.2
 """Growth within a round trip, later on, after which the cap opens up again as at the beginning."""
 SLACK: Final = 0.008
 """Seconds: acknowledgements may be ``ACK_INTERVAL`` late, and processes are not scheduled at once."""
-SLACK_SHARE: Final = 1 / 10
-"""The slack is at least this share of the round trip."""
-PROBE_EVERY: Final = 8
-"""Round trips from one look for more bandwidth to the next."""
-PROBE_GAIN: Final = 0.25
-"""By how much more the cap is then, the slack included."""
+SLACK_SHARE: Final = 1 / 5
+"""The slack is at least this share of the round trip: by so much the rate may grow within one, and
+TCP, which does not look for more than it is given, finds that it is needed."""
 USED: Final = 0.9
 """Share of the rate; round trips that deliver less, without a queue, left the path dry."""
 USED_WEIGHT: Final = 1 / 4
@@ -73,6 +70,14 @@ DRAIN: Final = 0.5
 """Share of the cap while the lowest round trip is looked for."""
 DRAIN_SECONDS: Final = 1.0
 """Seconds after which that ends in any case."""
+PACE_GAIN: Final = 1.25
+"""Times the rate at which what the cap allows is given out: a burst overflows a short queue."""
+PACE_SECONDS: Final = 0.008
+"""Seconds of that rate which may be given out at once, ..."""
+PACE_CHUNK: Final = 8 * 1024
+"""... or so many bytes."""
+PACED_BELOW: Final = 25e6
+"""Bytes/s from which on nothing is paced: turns of the reactor take longer."""
 MARK_EVERY: Final = ACK_SOON
 """Bytes sent between two moments that are remembered, at least."""
 
@@ -110,6 +115,7 @@ class InFlight:
     :ivar mark_from: a message that ends at this position or later is to be told by :meth:`sent`.
     :ivar enough: where there is room but nothing more to send, and fewer bytes than these are
         under way, :meth:`dry` is to be told.
+    :ivar paced: whether :meth:`allowance` is to be heeded, too.
     :ivar rate: bytes/s that the path delivers; 0: not known yet.
     :ivar rtt: seconds of its round trip without queues; ``None``: not known yet.
     """
@@ -129,7 +135,6 @@ class InFlight:
         "_most",
         "_opening",
         "_plateau",
-        "_probing",
         "_rates",
         "_round",
         "_round_end",
@@ -141,11 +146,14 @@ class InFlight:
         "_round_rtt",
         "_rtt_at",
         "_standing",
+        "_tokens",
+        "_tokens_at",
         "_top_rate",
         "_used",
         "enough",
         "limit",
         "mark_from",
+        "paced",
         "rate",
         "rtt",
     )
@@ -155,6 +163,9 @@ class InFlight:
         self.limit = min(OPENING, most)
         self.mark_from = start
         self.enough = most
+        self.paced = False
+        self._tokens = 0.0
+        self._tokens_at = 0.0
         self.rate = 0.0
         self.rtt: float | None = None
         self._rtt_at = 0.0
@@ -182,7 +193,6 @@ class InFlight:
         self._opening = True
         self._top_rate = 0.0
         self._plateau = 0
-        self._probing = False
         # By how much more than their product is under way, as a share of it.
         self._boost = 0.0
         self._used = 1.0
@@ -207,6 +217,24 @@ class InFlight:
         self._marks.append(mark)
         if current is None:
             self._current = mark
+
+    def allowance(self, now: float) -> int:
+        """Bytes that may be sent at once, where the cap allows as many; see :meth:`spend`."""
+        pace = PACE_GAIN * self.rate
+        most = max(pace * PACE_SECONDS, 2 * PACE_CHUNK)
+        self._tokens = min(self._tokens + pace * (now - self._tokens_at), most)
+        self._tokens_at = now
+        return int(self._tokens)
+
+    def spend(self, size: int) -> None:
+        """As many are sent."""
+        self._tokens -= size
+
+    def pause(self) -> float:
+        """Seconds until there is an allowance that is worth a message."""
+        pace = PACE_GAIN * self.rate
+        worth = max(PACE_CHUNK, pace * PACE_SECONDS / 4)
+        return max(0.0, (worth - self._tokens) / pace)
 
     def dry(self, sent: int) -> None:
         """There is room, and nothing more to send, at the position ``sent``."""
@@ -299,7 +327,6 @@ class InFlight:
             self._opening = True
             self._top_rate = self.rate
             self._plateau = PATIENCE - 1
-        self._probing = self._round % PROBE_EVERY == 0
 
     def _adjust(self, size: int, took: float, bursts: bool) -> None:
         # Behind a loss that TCP repairs bytes come in bursts: then the path runs dry although as
@@ -338,6 +365,7 @@ class InFlight:
 
     def _drained(self, now: float) -> None:
         self._drain_from = None
+        self._round_limited = True
         if self._drain_rtt < math.inf:
             self.rtt = self._drain_rtt
         self._rtt_at = now
@@ -358,6 +386,5 @@ class InFlight:
             limit = max(GROWTH * (product + room), OPENING_NEAR if rtt < NEAR else OPENING)
         else:
             limit = product + room
-            if self._probing:
-                limit = max(limit, product * (1 + PROBE_GAIN))
+        self.paced = not self._opening and 0 < rate < PACED_BELOW
         self.limit = int(min(max(limit, FLOOR), self._most))
