@@ -78,6 +78,8 @@ PACE_CHUNK: Final = 8 * 1024
 """... or so many bytes."""
 PACED_BELOW: Final = 25e6
 """Bytes/s from which on nothing is paced: turns of the reactor take longer."""
+PACED_FROM: Final = 0.004
+"""Seconds of round trip below which nothing is: a queue that matters is no shorter."""
 MARK_EVERY: Final = ACK_SOON
 """Bytes sent between two moments that are remembered, at least."""
 
@@ -379,12 +381,12 @@ class InFlight:
         slack = max(SLACK, rtt * SLACK_SHARE)
         room = max(rate * slack, 2 * ACK_SOON)
         room = max(room, self._boost * product)
-        self.enough = int(ENOUGH * product)
+        self.enough = int(max(ENOUGH * product, OPENING))
         if self._drain_from is not None:
             limit = float(self._drain_to)
         elif self._opening:
             limit = max(GROWTH * (product + room), OPENING_NEAR if rtt < NEAR else OPENING)
         else:
             limit = product + room
-        self.paced = not self._opening and 0 < rate < PACED_BELOW
+        self.paced = not self._opening and 0 < rate < PACED_BELOW and rtt >= PACED_FROM
         self.limit = int(min(max(limit, FLOOR), self._most))
