@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from bench.load import pump
 from bench.measure import BenchError
@@ -55,7 +55,7 @@ class Service:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
-                _spawn(lambda each=connection: self._serve(each))
+                _spawn(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
@@ -74,8 +74,8 @@ class Service:
         self.counts[name] = self.counts.get(name, 0) + size
 
 
-def _spawn(function: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=function, daemon=True)
+def _spawn(function: Callable[..., None], *arguments: Any) -> threading.Thread:
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
     thread.start()
     return thread
 
@@ -106,7 +106,7 @@ class Transfers:
                 connection = socket.create_connection(address, GIVE_UP)
             connection.settimeout(None)
             self._connections.append(connection)
-            _spawn(lambda number=number: self._run(number))
+            _spawn(self._run, number)
 
     def sizes(self) -> list[int]:
         """Bytes that have arrived, of each."""
@@ -226,8 +226,7 @@ def run(
         raise BenchError("not a byte came through")
     spread = max(abs(size - mean) for size in sizes) / mean if sizes else 0.0
     times = [
-        sorted(each * 1e3 for each in probe.took(begun, ended)) if probe else []
-        for probe in probes
+        sorted(each * 1e3 for each in probe.took(begun, ended)) if probe else [] for probe in probes
     ]
     return Figures(sum(sizes) * 8e-6 / (ended - begun), spread, times[0], times[1])
 

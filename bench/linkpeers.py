@@ -23,7 +23,7 @@ Start = Callable[[Link, Programs, list[int]], list[int]]
 
 @dataclass(frozen=True)
 class LinkPeer:
-    """A tunnel: its programs, and what publishes local ports of ``site`` on loopback of ``edge``."""
+    """A tunnel: its programs, and what publishes ports of ``site`` on loopback of ``edge``."""
 
     name: str
     needs: tuple[str, ...]

@@ -1,8 +1,8 @@
 """Two network namespaces with a narrow link between them (Linux, as root).
 
-``edge`` is where a relay and its visitors are, ``site`` where the agent and the local services are.
-Each has a TUN device; a process of ours carries every packet from one to the other, late, at a rate,
-through a queue that drops what it cannot hold. It needs no traffic control in the kernel.
+``edge`` is where a relay and its visitors are, ``site`` where the agent and local services are.
+Each has a TUN device; a process of ours carries every packet from one to the other, late, at a
+rate, through a queue that drops what it cannot hold. It needs no traffic control in the kernel.
 
 ``python -m bench.netns EDGE SITE RATE RTT QUEUE LOSS`` is that process: it ends with its input.
 """

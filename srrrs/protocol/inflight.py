@@ -1,4 +1,4 @@
-"""How many bytes may be on their way: a cap learnt from acknowledgements, so that queues stay short.
+"""How many bytes may be on their way: a cap learnt from acknowledgements, for short queues.
 
 After BBR (Cardwell et al., *BBR: Congestion-Based Congestion Control*, 2016): what a path delivers
 at the most, times its round trip without queues, is what fills it; what is sent beyond that only
@@ -36,7 +36,7 @@ PATIENCE: Final = 3
 REOPENED: Final = 1.2
 """Growth within a round trip, later on, after which the cap opens up again as at the beginning."""
 SLACK: Final = 0.008
-"""Seconds: acknowledgements may be ``ACK_INTERVAL`` late, and processes are not scheduled at once."""
+"""Seconds: acknowledgements may be ``ACK_INTERVAL`` late, and processes wait for their turn."""
 SLACK_SHARE: Final = 1 / 5
 """The slack is at least this share of the round trip: by so much the rate may grow within one, and
 TCP, which does not look for more than it is given, finds that it is needed."""
@@ -66,8 +66,8 @@ longer, or others fill its queue."""
 ENOUGH: Final = 1.5
 """Times the product of rate and round trip, with which under way a path is filled, though more
 could be."""
-DRAIN: Final = 0.5
-"""Share of the cap while the lowest round trip is looked for."""
+DRAIN: Final = 0.75
+"""Share of the product of rate and round trip under way while the lowest one is looked for."""
 DRAIN_SECONDS: Final = 1.0
 """Seconds after which that ends in any case."""
 PACE_GAIN: Final = 1.25
@@ -138,10 +138,11 @@ class InFlight:
         "_opening",
         "_plateau",
         "_rates",
+        "_renew_rtt",
         "_round",
-        "_round_end",
         "_round_at",
         "_round_burst",
+        "_round_end",
         "_round_from",
         "_round_limited",
         "_round_rate",
@@ -171,6 +172,7 @@ class InFlight:
         self.rate = 0.0
         self.rtt: float | None = None
         self._rtt_at = 0.0
+        self._renew_rtt = False
         self._acked = start
         self._acked_at = 0.0
         self._marks: deque[_Mark] = deque()
@@ -212,6 +214,10 @@ class InFlight:
         if start <= self._acked or current is None:
             # Nothing is under way: the time that went by is nobody's.
             self._acked_at = first_sent = now
+            if now - self._rtt_at > RTT_SECONDS:
+                # Nor is there a queue of ours: what is measured next holds.
+                self._renew_rtt = True
+                self._rtt_at = now
         else:
             first_sent = current.sent_at
         limited = self._acked <= self._dry_at
@@ -257,9 +263,11 @@ class InFlight:
         self._round_burst = max(self._round_burst, size)
         if mark is None:
             return
-        # An acknowledgement of less may have been held back by the peer.
-        if size >= ACK_SOON and count <= mark.end:
-            self._sample(now - mark.sent_at, now)
+        if count <= mark.end:
+            sample = now - mark.sent_at
+            # An acknowledgement of less may have been held back by the peer.
+            if size >= ACK_SOON or self.rtt is None or sample < self.rtt:
+                self._sample(sample, now)
         elapsed = max(now - mark.acked_at, mark.sent_at - mark.first_sent)
         if elapsed > 0:
             self._delivered((count - mark.acked) / elapsed, mark.limited, now)
@@ -280,7 +288,8 @@ class InFlight:
         self._round_rtt = min(self._round_rtt, sample)
         if self._drain_from is not None:
             self._drain_rtt = min(self._drain_rtt, sample)
-        if self.rtt is None or sample <= self.rtt:
+        if self.rtt is None or self._renew_rtt or sample <= self.rtt:
+            self._renew_rtt = False
             self.rtt = sample
             self._rtt_at = now
 

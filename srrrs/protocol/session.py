@@ -20,7 +20,7 @@ REPLAY: Final = 4 * 1024 * 1024
 ACK_EVERY: Final = 1024 * 1024
 """Bytes parsed after which an acknowledgement is due at once."""
 ACK_SOON: Final = 4 * 1024
-"""Bytes parsed after which one is due within ``ACK_INTERVAL``: what a thin link's sender waits for."""
+"""Bytes parsed after which one is due within ``ACK_INTERVAL``: for a thin link's sender."""
 ACK_INTERVAL: Final = 0.005
 """Seconds between two acknowledgements, unless ``ACK_EVERY`` asks for one."""
 ACK_LATE: Final = 0.5
@@ -66,7 +66,7 @@ class Session:
     def record(self, chunks: list[bytes], size: int) -> list[bytes]:
         """Keep chunks of ``size`` bytes together, which go to the carrier now.
 
-        Returns what to send in their place: few bytes are joined, as keeping many chunks costs more.
+        Returns what to send in their place: few bytes are joined, as many chunks cost more.
         """
         self.sent += size
         if self._replay is not None:
