@@ -1,4 +1,4 @@
-"""``python -m bench compare | scale | profile``."""
+"""``python -m bench compare | scale | profile | link``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import compare, profile, scale
+from bench import compare, link, profile, scale
 from bench.measure import BenchError
+from bench.netns import Shape
 from bench.peers import PLAIN, TLS
 
 
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _compare_options(commands.add_parser("compare", help="srrrs beside other tunnels"))
     _scale_options(commands.add_parser("scale", help="very many agents, very many streams"))
     _profile_options(commands.add_parser("profile", help="where the time goes"))
+    _link_options(commands.add_parser("link", help="over a thin link, as root"))
     options = parser.parse_args(arguments)
     # What was started is ended on every way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -102,6 +104,40 @@ def _profile(options: argparse.Namespace) -> int:
     for load in options.load:
         print(profile.profile(load, options.seconds, options.tls, options.lines, options.keep))
         print()
+    return 0
+
+
+def _link_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("parts", nargs="*", default=list(link.PARTS), metavar="PART")
+    parser.add_argument("--quick", action="store_true", help="one round of 5 seconds a run")
+    parser.add_argument("--rounds", type=int, help="default: 3")
+    parser.add_argument("--seconds", type=float, help="of each run; default: 10")
+    parser.add_argument("--peers", nargs="+", metavar="NAME", help="default: all that are found")
+    parser.add_argument("--congestion", nargs="+", metavar="NAME", help="default: bbr cubic")
+    parser.add_argument("--rate", type=float, default=20.0, help="Mbit/s; default: 20")
+    parser.add_argument("--rtt", type=float, default=40.0, help="ms; default: 40")
+    parser.add_argument("--queue", type=int, default=100, help="packets; default: 100")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all medians there")
+    parser.set_defaults(run=_link)
+
+
+def _link(options: argparse.Namespace) -> int:
+    unknown = set(options.parts) - set(link.PARTS)
+    if unknown:
+        raise BenchError(f"no part {unknown.pop()!r}: one of {', '.join(link.PARTS)}")
+    result = link.link(
+        link.Plan(
+            rounds=options.rounds or (1 if options.quick else 3),
+            seconds=options.seconds or (5.0 if options.quick else 10.0),
+            peers=options.peers,
+            controls=options.congestion,
+            parts=tuple(options.parts),
+            shape=Shape(options.rate, options.rtt, options.queue),
+        )
+    )
+    print(link.render(result))
+    if options.json:
+        options.json.write_text(json.dumps(result.json(), indent=1) + "\n")
     return 0
 
 

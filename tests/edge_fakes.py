@@ -85,7 +85,7 @@ class FakeChannel(FakeTransport):
 
     # --- what a stream does -------------------------------------------------------------
 
-    def consumed(self, size: int, now: float) -> None:
+    def consumed(self, size: int, now: float | None = None) -> None:
         self.credited += size
 
     def finish(self) -> None:

@@ -15,11 +15,12 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
+from srrrs.net.acks import Acknowledger
 from srrrs.net.address import visitor_address, visitor_text
 from srrrs.net.carrier import ICarrier, ICarrierHandler
 from srrrs.net.channel import Channel
 from srrrs.net.heartbeat import Heartbeat
-from srrrs.net.turn import Pending, next_turn
+from srrrs.net.output import Output
 from srrrs.protocol.errors import FINAL, CloseCode, ProtocolError, ResetCode, TunnelGone
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import ControlFrame
@@ -28,12 +29,6 @@ from srrrs.protocol.mux import Limits, Multiplexer, Role
 from srrrs.protocol.session import REPLAY, Session
 from srrrs.protocol.stream import Stream
 
-MESSAGE: Final = 512 * 1024
-"""Bytes of session that one message carries at about the most."""
-MESSAGES_A_TURN: Final = 4
-"""Messages sent before the reactor gets to serve others."""
-JOINED: Final = 16 * 1024
-"""Bytes of a message up to which it is kept for a replay as one piece."""
 PROBE_MIN: Final = 1.0
 """Seconds that a carrier in doubt has at least to be heard."""
 PROBE_ROUND_TRIPS: Final = 4
@@ -108,11 +103,8 @@ class Tunnel:
         self._carrier: ICarrier | None = None
         # Ended, its carrier's closing handshake still under way.
         self._closing = False
-        self._writable = False
-        # Whether the replay buffer is what holds the output up.
-        self._full = False
-        self._next_turn = next_turn(clock)
-        self._flush_call: Pending | None = None
+        self._output = Output(clock, self.mux, lambda: self.abort("internal error"))
+        self._acks = Acknowledger(clock)
         self._grace_call: IDelayedCall | None = None
         self._heartbeat = Heartbeat(clock, self._silent, self._sampled)
         self._closed_waiters: list[Deferred[None]] = []
@@ -198,7 +190,7 @@ class Tunnel:
         """End the tunnel: what is queued goes out, streams are reset, the carrier is closed."""
         if self.ended is not None:
             return
-        self._flush()
+        self._output.finish()
         carrier = self._carrier
         self._closing = carrier is not None
         self._input(Input.END, TunnelLost(code, reason))
@@ -239,28 +231,30 @@ class Tunnel:
         except ProtocolError as error:
             self._fail(error)
             return
-        if self.session.parsed(end - start) and carrier is self._carrier:
-            carrier.send_ack(self.session.acknowledge())
+        if carrier is self._carrier:
+            self._acks.parsed(end - start, carrier.heard_at)
 
     def ack_received(self, count: int) -> None:
+        carrier = self._carrier
+        if self.ended is not None or carrier is None:
+            return
         try:
             self.session.acknowledged(count)
         except ProtocolError as error:
             self._fail(error)
             return
-        if self._full:
-            self._full = False
-            self._flush()
+        self._output.acknowledged(count, carrier.heard_at)
 
     def ponged(self, payload: bytes) -> None:
         self._heartbeat.ponged(payload)
 
     def pause_writing(self) -> None:
-        self._writable = False
+        self._output.pause()
+        self._acks.pause()
 
     def resume_writing(self) -> None:
-        self._writable = True
-        self._flush()
+        self._acks.resume()
+        self._output.resume()
 
     def carrier_lost(self, code: int | None, reason: str) -> None:
         self._carrier = None
@@ -283,45 +277,7 @@ class Tunnel:
         self._handler.control_received(frame)
 
     def output_ready(self) -> None:
-        # A whole turn's frames travel as one message.
-        if self._flush_call is None and self._writable:
-            self._flush_call = self._next_turn(self._turn)
-
-    # --- output -------------------------------------------------------------------------
-
-    def _turn(self) -> None:
-        self._flush_call = None
-        try:
-            self._flush()
-        except Exception:
-            self._log.failure("a tunnel's output failed")
-            self.abort("internal error")
-
-    def _flush(self) -> None:
-        carrier, mux, session = self._carrier, self.mux, self.session
-        if carrier is None or self.ended is not None:
-            return
-        for _ in range(MESSAGES_A_TURN):
-            if not self._writable:
-                return
-            if session.pending:
-                carrier.send(*session.again(MESSAGE))
-                continue
-            space = session.space
-            if space == 0:
-                self._full = True
-                return
-            chunks, size = mux.take(MESSAGE if space is None else min(space, MESSAGE))
-            if size:
-                if size <= JOINED and space is not None:
-                    chunks = [b"".join(chunks)]
-                session.record(chunks, size)
-                carrier.send(chunks, size)
-            # Once it has none left, it announces the next.
-            if not mux.more:
-                return
-        if self._flush_call is None:
-            self._flush_call = self._next_turn(self._turn)
+        self._output.ready()
 
     # --- the lifecycle ------------------------------------------------------------------
 
@@ -382,19 +338,18 @@ class Tunnel:
 
     def _take(self, carrier: ICarrier, heartbeat: float) -> None:
         self._carrier = carrier
-        self._writable = True
+        self._output.start(carrier, self.session)
+        self._acks.start(carrier, self.session)
         self.mux.peer_frame = carrier.peer_frame
         carrier.notice_silence(heartbeat)
         carrier.start(self)
         if carrier is self._carrier and self.ended is None:
             self._heartbeat.start(carrier, heartbeat)
-            self.output_ready()
+            self._output.ready()
 
     def _stop(self) -> None:
-        self._writable = self._full = False
-        if self._flush_call is not None:
-            self._flush_call.cancel()
-            self._flush_call = None
+        self._output.stop()
+        self._acks.stop()
         self._heartbeat.stop()
 
     def _expired(self) -> None:
@@ -414,6 +369,7 @@ class Tunnel:
     def _sampled(self, sample: float) -> None:
         self.rtt = sample if self.rtt is None else self.rtt + SMOOTHING * (sample - self.rtt)
         self.mux.rtt = self.rtt
+        self._output.round_trip(sample, self._clock.seconds())
 
     def _fail(self, error: ProtocolError) -> None:
         self._log.warn("the peer broke the protocol: {reason}", reason=error.reason)

@@ -327,16 +327,22 @@ class Multiplexer:
             stream = scheduler.next()
             if stream is None:
                 break
-            allowed = QUANTUM if size >= LARGE else min(QUANTUM, max(size - total, MIN_DATA))
-            total += self._serve(stream, allowed, out)
+            if size >= LARGE:
+                total += self._serve(stream, QUANTUM, MAX_TURN, out)
+            else:
+                allowed = min(QUANTUM, max(size - total, MIN_DATA))
+                total += self._serve(stream, allowed, allowed, out)
         self._announced = self.more = bool(self._control or self._grants or scheduler)
         if self.backlog.unsettled and self.backlog.settle():
             # Nothing may come of those let on: the others' turn must not depend on it.
             self._announce()
         return out, total
 
-    def _serve(self, stream: Stream, allowed: int, out: list[bytes]) -> int:
-        """Give a stream its turn: one DATA frame of about ``allowed`` bytes, and FIN when due."""
+    def _serve(self, stream: Stream, allowed: int, longest: int, out: list[bytes]) -> int:
+        """Give a stream its turn: one DATA frame of about ``allowed`` bytes, and FIN when due.
+
+        :param longest: bytes that are not exceeded to end with a whole chunk.
+        """
         if stream.state not in (_OPEN, _REMOTE_DONE):
             return 0
         total = 0
@@ -353,7 +359,7 @@ class Multiplexer:
                 queue.clear()
             else:
                 # What is cut is copied: a full turn ends with a whole chunk, where it may.
-                most = min(most, MAX_TURN if allowed == QUANTUM else allowed)
+                most = min(most, longest)
                 length = 0
                 taken: list[bytes] = []
                 while length < most and length < allowed:

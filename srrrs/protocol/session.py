@@ -10,7 +10,6 @@ full buffer would hold up the very thing that empties it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -25,8 +24,16 @@ at 200 ms."""
 MIN_REPLAY: Final = 64 * 1024
 """Bytes that it may always hold, however scarce memory is, or a tunnel could come to a stand with
 nothing under way whose acknowledgement lets it go on."""
-ACK_EVERY: Final = 256 * 1024
-"""Bytes parsed after which an acknowledgement is due."""
+ACK_EVERY: Final = 1024 * 1024
+"""Bytes parsed after which an acknowledgement is due at once."""
+ACK_SOON: Final = 4 * 1024
+"""Bytes parsed after which one is due within ``ACK_INTERVAL``: for a thin link's sender."""
+ACK_INTERVAL: Final = 0.005
+"""Seconds between two acknowledgements, unless ``ACK_EVERY`` asks for one."""
+ACK_LATE: Final = 0.5
+"""Seconds after which the fewest bytes are acknowledged, so that the peer need not keep them."""
+JOINED: Final = 16 * 1024
+"""Bytes of a message up to which its chunks are kept as one."""
 _SLACK: Final = 64 * 1024
 
 
@@ -51,6 +58,7 @@ class Session:
     """
 
     __slots__ = (
+        "_ack_at",
         "_acked_to_peer",
         "_again",
         "_again_size",
@@ -81,6 +89,8 @@ class Session:
         self._again: deque[bytes] = deque()
         self._again_size = 0
         self._acked_to_peer = 0
+        # When the last acknowledgement was made.
+        self._ack_at = 0.0
         self._was_full = False
         self.sent = 0
         self.acked = 0
@@ -114,27 +124,44 @@ class Session:
             self._was_full = True
         return 0
 
-    def record(self, chunks: Sequence[bytes], size: int) -> None:
-        """Chunks of ``size`` bytes together were handed to the carrier."""
+    def record(self, chunks: list[bytes], size: int) -> list[bytes]:
+        """Keep chunks of ``size`` bytes together, which go to the carrier now.
+
+        Returns what to send in their place: few bytes are joined, as many chunks cost more.
+        """
         self.sent += size
         if self.replay is not None:
+            if size <= JOINED and len(chunks) > 1:
+                chunks = [b"".join(chunks)]
             self._chunks.extend(chunks)
             if self.sent - self.acked - self._charged > _SLACK:
                 self._charge()
+        return chunks
 
-    def parsed(self, size: int) -> bool:
-        """Count parsed bytes; whether an acknowledgement is due."""
+    def parsed(self, size: int, now: float) -> float | None:
+        """Count parsed bytes at ``now``, seconds; when they are to be acknowledged.
+
+        ``now`` or earlier: at once; ``None``: never, as nothing is kept.
+        """
         self.received += size
-        return self.replay is not None and self.received - self._acked_to_peer >= ACK_EVERY
+        if self.replay is None:
+            return None
+        waiting = self.received - self._acked_to_peer
+        if waiting < ACK_SOON:
+            return now + ACK_LATE
+        if waiting >= ACK_EVERY:
+            return now
+        return self._ack_at + ACK_INTERVAL
 
     @property
     def owes(self) -> bool:
         """Whether bytes were parsed that are not acknowledged yet."""
         return self.replay is not None and self.received > self._acked_to_peer
 
-    def acknowledge(self) -> int:
-        """The count to tell the peer now."""
+    def acknowledge(self, now: float) -> int:
+        """The count to tell the peer at ``now``, seconds."""
         self._acked_to_peer = self.received
+        self._ack_at = now
         return self.received
 
     def acknowledged(self, count: int) -> None:

@@ -8,7 +8,8 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from srrrs.net.heartbeat import MAX_PINGS, SILENCE, TunnelEnded
-from srrrs.net.tunnel import MESSAGES_A_TURN, TunnelLost
+from srrrs.net.output import MESSAGES_A_TURN
+from srrrs.net.tunnel import TunnelLost
 from srrrs.protocol import frames
 from srrrs.protocol.errors import CloseCode, ResetCode
 from srrrs.protocol.flow import BASE_WINDOW

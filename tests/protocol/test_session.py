@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from srrrs.protocol.errors import ProtocolError
 from srrrs.protocol.flow import Budget
-from srrrs.protocol.session import ACK_EVERY, MIN_REPLAY, Session
+from srrrs.protocol.session import (
+    ACK_EVERY,
+    ACK_INTERVAL,
+    ACK_LATE,
+    ACK_SOON,
+    JOINED,
+    MIN_REPLAY,
+    Session,
+)
 
 
 class Wire:
@@ -37,10 +45,10 @@ class Wire:
         data = self.under_way[:size]
         del self.under_way[:size]
         self.arrived += data
-        self.receiver.parsed(len(data))
+        self.receiver.parsed(len(data), 0.0)
 
     def acknowledge(self) -> None:
-        self.sender.acknowledged(self.receiver.acknowledge())
+        self.sender.acknowledged(self.receiver.acknowledge(0.0))
 
     def cut(self) -> None:
         """What is under way is lost, and both go on with another carrier."""
@@ -173,16 +181,51 @@ def test_a_peer_that_acknowledges_what_it_has_not_got_again_breaks_the_protocol(
         session.acknowledged(4)
 
 
-def test_acknowledgements_fall_due_by_bytes_parsed() -> None:
+def test_many_bytes_are_acknowledged_at_once() -> None:
+    """What a fast link's sender waits for."""
     session = Session(1 << 20)
+    session.acknowledge(1.0)
+    assert session.parsed(ACK_EVERY - 1, 1.001) == 1.0 + ACK_INTERVAL
+    assert session.parsed(1, 1.001) == 1.001
     owed = [session.owes]
-    assert not session.parsed(ACK_EVERY - 1)
+    assert session.acknowledge(1.001) == ACK_EVERY
     owed.append(session.owes)
-    assert owed == [False, True]
-    assert session.parsed(1)
-    assert session.acknowledge() == ACK_EVERY
-    assert not session.parsed(1)
-    nothing_kept = Session(None)
-    assert not nothing_kept.parsed(ACK_EVERY * 2)
-    nothing_kept.record([b"x"], 1)
-    assert nothing_kept.space is None
+    assert owed == [True, False]
+
+
+def test_some_bytes_are_acknowledged_soon() -> None:
+    """What a thin link's sender waits for: at once, but not more often than at an interval."""
+    session = Session(1 << 20)
+    session.acknowledge(1.0)
+    due = session.parsed(ACK_SOON, 1.001)
+    assert due == 1.0 + ACK_INTERVAL
+    assert session.acknowledge(due) == ACK_SOON
+    due = session.parsed(ACK_SOON, 2.0)
+    assert due is not None
+    assert due <= 2.0
+
+
+def test_the_last_bytes_are_acknowledged_in_time() -> None:
+    """However few, so that an idle tunnel keeps nothing."""
+    session = Session(1 << 20)
+    session.acknowledge(1.0)
+    assert session.parsed(1, 5.0) == 5.0 + ACK_LATE
+
+
+def test_nothing_is_acknowledged_where_nothing_is_kept() -> None:
+    session = Session(None)
+    assert session.parsed(ACK_EVERY * 2, 1.0) is None
+    session.record([b"x"], 1)
+    assert session.space is None
+
+
+def test_a_small_message_is_kept_in_one_piece() -> None:
+    """Its chunks are joined once, for the wire and for keeping; a large one's are not copied."""
+    session = Session(1 << 20)
+    assert session.record([b"ab", b"c"], 3) == [b"abc"]
+    large = [bytes(JOINED), b"x"]
+    assert session.record(large, JOINED + 1) is large
+    session.resume(0)
+    chunks, size = session.again(1 << 20)
+    assert size == JOINED + 4
+    assert b"".join(chunks) == b"abc" + bytes(JOINED) + b"x"

@@ -1,0 +1,165 @@
+"""What a tunnel sends, and when: once a reactor turn, as much as may be under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from srrrs.net.carrier import ICarrier
+from srrrs.net.turn import Pending, next_turn
+from srrrs.protocol.inflight import InFlight
+from srrrs.protocol.mux import MIN_DATA, Multiplexer
+from srrrs.protocol.session import MAX_REPLAY, Session
+
+MESSAGE: Final = 512 * 1024
+"""Bytes of session that one message carries at about the most."""
+MESSAGES_A_TURN: Final = 4
+"""Messages sent before the reactor gets to serve others."""
+
+
+class Output:
+    """Moves what the multiplexer has to the carrier, within what the session may keep and the path
+    should hold.
+
+    :param failed: called where that went wrong, which is a fault in our code.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, mux: Multiplexer, failed: Callable[[], None]) -> None:
+        self._clock = clock
+        self._mux = mux
+        self._failed = failed
+        self._next_turn = next_turn(clock)
+        self._carrier: ICarrier | None = None
+        self._session = Session(replay=None)
+        # None: nothing is acknowledged, so nothing is known.
+        self._inflight: InFlight | None = None
+        self._writable = False
+        # Whether as much is under way as may be: the next acknowledgement goes on.
+        self._full = False
+        self._call: Pending | None = None
+
+    def start(self, carrier: ICarrier, session: Session) -> None:
+        """Go on over ``carrier``; call :meth:`ready` once it was started."""
+        self._carrier = carrier
+        self._session = session
+        self._writable = True
+        kept = session.replay is not None
+        self._inflight = InFlight(session.acked, MAX_REPLAY) if kept else None
+
+    def stop(self) -> None:
+        """The carrier is gone."""
+        self._carrier = None
+        self._writable = self._full = False
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def pause(self) -> None:
+        """The carrier takes no more for now."""
+        self._writable = False
+
+    def resume(self) -> None:
+        """It does again."""
+        if self._carrier is not None:
+            self._writable = True
+            self._flush()
+
+    def ready(self) -> None:
+        """There is something to send: a whole turn's frames travel as one message."""
+        if self._call is None and self._writable:
+            self._call = self._next_turn(self._turn)
+
+    def acknowledged(self, count: int, now: float) -> None:
+        """The peer has parsed ``count`` bytes of the session, which knows of it."""
+        if self._inflight is not None:
+            self._inflight.acknowledged(count, self._position, now)
+        if self._full:
+            self.ready()
+
+    def round_trip(self, sample: float, now: float) -> None:
+        """Something that the peer answers at once took ``sample`` seconds."""
+        if self._inflight is not None:
+            self._inflight.round_trip(sample, now)
+
+    def finish(self) -> None:
+        """Send the last words, which wait for no acknowledgement."""
+        self._inflight = None
+        self._flush()
+
+    # --- within -------------------------------------------------------------------------
+
+    @property
+    def _position(self) -> int:
+        """How far the session is sent on this carrier."""
+        return self._session.sent - self._session.pending
+
+    def _turn(self) -> None:
+        self._call = None
+        try:
+            self._flush()
+        except Exception:
+            self._log.failure("a tunnel's output failed")
+            self._failed()
+
+    def _flush(self) -> None:
+        session, mux = self._session, self._mux
+        self._full = False
+        for _ in range(MESSAGES_A_TURN):
+            carrier = self._carrier
+            if carrier is None or not self._writable:
+                return
+            room = MESSAGE if session.replay is None else self._room(session)
+            if not room:
+                return
+            if session.pending:
+                chunks, size = session.again(room)
+                self._note(session, size)
+                carrier.send(chunks, size)
+                continue
+            chunks, size = mux.take(room)
+            if size:
+                chunks = session.record(chunks, size)
+                self._note(session, size)
+                carrier.send(chunks, size)
+            # Once it has none left, it announces the next.
+            if not mux.more:
+                inflight = self._inflight
+                if inflight is not None and session.under_way < inflight.enough:
+                    inflight.dry(self._position)
+                return
+        self.ready()
+
+    def _room(self, session: Session) -> int:
+        """Bytes that may be sent now; where there are none, what goes on later is seen to."""
+        inflight = self._inflight
+        room = MESSAGE
+        if inflight is not None:
+            room = min(room, inflight.limit - session.under_way)
+        if not session.pending and session.space is not None:
+            room = min(room, session.space)
+        if room <= 0:
+            self._full = True
+            return 0
+        if inflight is not None and inflight.paced:
+            allowance = inflight.allowance(self._clock.seconds())
+            if allowance < MIN_DATA:
+                if self._call is None:
+                    self._call = self._clock.callLater(inflight.pause(), self._turn)
+                return 0
+            room = min(room, allowance)
+        return room
+
+    def _note(self, session: Session, size: int) -> None:
+        inflight = self._inflight
+        if inflight is None:
+            return
+        if inflight.paced:
+            inflight.spend(size)
+        position = self._position
+        if position >= inflight.mark_from:
+            inflight.sent(position - size, position, self._clock.seconds())
