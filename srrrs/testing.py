@@ -509,7 +509,9 @@ class MemoryCarrier:
         self.outbox.append((kind, payload))
         return True
 
-    def send(self, chunks: Sequence[bytes], size: int) -> None:
+    def send(self, chunks: Sequence[bytes], size: int, ack: int | None = None) -> None:
+        if ack is not None:
+            self.send_ack(ack)
         data = b"".join(chunks)
         if len(data) != size:
             raise ValueError(f"{len(data)} bytes, said to be {size}")

@@ -25,8 +25,11 @@ class ICarrier(Interface):
     def is_stranded() -> bool:
         """Whether its own address is no longer one of this machine's, as far as can be told."""
 
-    def send(chunks: Sequence[bytes], size: int) -> None:
-        """Send session bytes, ``size`` in all, as one message. Nothing after the end."""
+    def send(chunks: Sequence[bytes], size: int, ack: int | None = None) -> None:
+        """Send session bytes, ``size`` in all, as one message. Nothing after the end.
+
+        :param ack: as :meth:`send_ack` before, but for less.
+        """
 
     def send_ack(count: int) -> None:
         """Tell the peer how many session bytes were parsed."""

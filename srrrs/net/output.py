@@ -8,8 +8,9 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from srrrs.net.acks import Acknowledger
 from srrrs.net.carrier import ICarrier
-from srrrs.net.turn import Pending, next_turn
+from srrrs.net.turn import Pending, next_turn, soon
 from srrrs.protocol.inflight import InFlight
 from srrrs.protocol.mux import MIN_DATA, Multiplexer
 from srrrs.protocol.session import MAX_REPLAY, Session
@@ -24,14 +25,23 @@ class Output:
     """Moves what the multiplexer has to the carrier, within what the session may keep and the path
     should hold.
 
+    :param acks: what is due of them travels with it.
     :param failed: called where that went wrong, which is a fault in our code.
     """
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, mux: Multiplexer, failed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        mux: Multiplexer,
+        acks: Acknowledger,
+        failed: Callable[[], None],
+    ) -> None:
         self._clock = clock
         self._mux = mux
+        self._acks = acks
+        self._soon = soon(clock)
         self._failed = failed
         self._next_turn = next_turn(clock)
         self._carrier: ICarrier | None = None
@@ -55,6 +65,7 @@ class Output:
         """The carrier is gone."""
         self._carrier = None
         self._writable = self._full = False
+        self._acks.output_comes = False
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -68,11 +79,13 @@ class Output:
         if self._carrier is not None:
             self._writable = True
             self._flush()
+            self._acks.flush()
 
     def ready(self) -> None:
         """There is something to send: a whole turn's frames travel as one message."""
         if self._call is None and self._writable:
             self._call = self._next_turn(self._turn)
+            self._acks.output_comes = True
 
     def acknowledged(self, count: int, now: float) -> None:
         """The peer has parsed ``count`` bytes of the session, which knows of it."""
@@ -100,8 +113,10 @@ class Output:
 
     def _turn(self) -> None:
         self._call = None
+        self._acks.output_comes = False
         try:
             self._flush()
+            self._acks.flush()
         except Exception:
             self._log.failure("a tunnel's output failed")
             self._failed()
@@ -119,13 +134,13 @@ class Output:
             if session.pending:
                 chunks, size = session.again(room)
                 self._note(session, size)
-                carrier.send(chunks, size)
+                carrier.send(chunks, size, self._acks.take())
                 continue
             chunks, size = mux.take(room)
             if size:
                 chunks = session.record(chunks, size)
                 self._note(session, size)
-                carrier.send(chunks, size)
+                carrier.send(chunks, size, self._acks.take())
             # Once it has none left, it announces the next.
             if not mux.more:
                 inflight = self._inflight
@@ -149,7 +164,7 @@ class Output:
             allowance = inflight.allowance(self._clock.seconds())
             if allowance < MIN_DATA:
                 if self._call is None:
-                    self._call = self._clock.callLater(inflight.pause(), self._turn)
+                    self._call = self._soon(inflight.pause(), self._turn)
                 return 0
             room = min(room, allowance)
         return room

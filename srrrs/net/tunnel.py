@@ -103,8 +103,8 @@ class Tunnel:
         self._carrier: ICarrier | None = None
         # Ended, its carrier's closing handshake still under way.
         self._closing = False
-        self._output = Output(clock, self.mux, lambda: self.abort("internal error"))
         self._acks = Acknowledger(clock)
+        self._output = Output(clock, self.mux, self._acks, lambda: self.abort("internal error"))
         self._grace_call: IDelayedCall | None = None
         self._heartbeat = Heartbeat(clock, self._silent, self._sampled)
         self._closed_waiters: list[Deferred[None]] = []

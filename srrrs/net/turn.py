@@ -1,4 +1,4 @@
-"""The next turn of the reactor, as cheaply as it can be had."""
+"""The next turn of the reactor, and short waits, as cheaply as they can be had."""
 
 from __future__ import annotations
 
@@ -24,3 +24,14 @@ def next_turn(clock: IReactorTime) -> Callable[[Callable[[], None]], Pending]:
     if loop is not None:
         return loop.call_soon  # type: ignore[no-any-return]
     return lambda function: clock.callLater(0, function)
+
+
+def soon(clock: IReactorTime) -> Callable[[float, Callable[[], None]], Pending]:
+    """What has a function called after some seconds, to the millisecond; it must not raise.
+
+    For waits that come hundreds of times a second: there ``callLater`` itself is what costs.
+    """
+    loop: Any = getattr(clock, "loop", None)
+    if loop is not None:
+        return loop.call_later  # type: ignore[no-any-return]
+    return clock.callLater

@@ -66,6 +66,7 @@ class Session:
         "_charged",
         "_chunks",
         "_maximum",
+        "_waits_since",
         "_was_full",
         "acked",
         "received",
@@ -89,8 +90,9 @@ class Session:
         self._again: deque[bytes] = deque()
         self._again_size = 0
         self._acked_to_peer = 0
-        # When the last acknowledgement was made.
+        # When the last acknowledgement was made, and the first byte parsed that it did not count.
         self._ack_at = 0.0
+        self._waits_since = 0.0
         self._was_full = False
         self.sent = 0
         self.acked = 0
@@ -147,8 +149,10 @@ class Session:
         if self.replay is None:
             return None
         waiting = self.received - self._acked_to_peer
+        if waiting == size:
+            self._waits_since = now
         if waiting < ACK_SOON:
-            return now + ACK_LATE
+            return self._waits_since + ACK_LATE
         if waiting >= ACK_EVERY:
             return now
         return self._ack_at + ACK_INTERVAL

@@ -10,6 +10,7 @@ from zope.interface import implementer
 from srrrs.net.accept import AcceptGate
 from srrrs.net.channel import Channel
 from srrrs.protocol.mux import Limits
+from srrrs.protocol.session import ACK_LATE
 from srrrs.relay.edge.interfaces import IPublicService, IRoutes
 from srrrs.relay.edge.listener import EdgeFactory
 from srrrs.testing import FakeTransport, HalfCloseRecorder
@@ -81,4 +82,5 @@ class Site:
             assert self.gate.admit_visitor(VISITOR)
         for _ in range(3):
             self.gate.visitor_gone(VISITOR)
+        self.pair.pass_time(ACK_LATE)
         return len(self.clock.getDelayedCalls()) == 2

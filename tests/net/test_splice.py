@@ -14,6 +14,7 @@ from srrrs.net.splice import CLOSE_TIMEOUT, Splice
 from srrrs.protocol.errors import ResetCode
 from srrrs.protocol.flow import BASE_WINDOW
 from srrrs.protocol.mux import Limits
+from srrrs.protocol.session import ACK_LATE
 from srrrs.protocol.stream import StreamState
 from srrrs.testing import FakeTransport, HalfCloseRecorder, Recorder
 from tests.conftest import FlushLoggedErrors
@@ -49,6 +50,7 @@ class Rig:
             assert side.tunnel.streams == 0
             assert side.budget.used == 0
         assert self.local.producer is None
+        self.pair.pass_time(ACK_LATE)
         return len(self.pair.clock.getDelayedCalls()) == 2
 
 
@@ -345,6 +347,7 @@ def test_a_stream_that_was_reset_before_the_backend_answered() -> None:
     backend.drain()
     assert not backend.connected
     assert backend.producer is None
+    pair.pass_time(ACK_LATE)
     assert len(pair.clock.getDelayedCalls()) == 2
 
 

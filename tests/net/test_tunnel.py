@@ -14,7 +14,9 @@ from srrrs.protocol import frames
 from srrrs.protocol.errors import CloseCode, ResetCode
 from srrrs.protocol.flow import BASE_WINDOW
 from srrrs.protocol.frames import Goaway, Register, Registered
+from srrrs.protocol.inflight import OPENING
 from srrrs.protocol.mux import Limits
+from srrrs.protocol.session import ACK_LATE, ACK_SOON
 from srrrs.testing import HalfCloseRecorder
 from tests.net.kit import HEARTBEAT, Pair, reset_code
 
@@ -344,6 +346,7 @@ def test_a_turn_is_bounded() -> None:
     pair.turn()
     assert sent == [MESSAGES_A_TURN]
     assert kinds(pair)[0].count("data") > MESSAGES_A_TURN
+    pair.settle()
     assert near.stream.queued == 0
 
 
@@ -423,3 +426,71 @@ def test_control_frames_pass_a_full_stream() -> None:
     pair.agent.tunnel.send_control(Register(1, "web", "http"))
     pair.settle()
     assert pair.relay.control == [Register(1, "web", "http")]
+
+
+# --- acknowledgements -------------------------------------------------------------------------
+
+
+def test_no_more_is_under_way_than_may_be() -> None:
+    """Over a long path a transfer stops at the cap, and goes on when some is acknowledged."""
+    pair = Pair(Limits(stream_queue=4 << 20), carrier_buffer=1 << 30, grace=60.0)
+    # The first round trip takes long.
+    pair.clock.advance(0.2)
+    near, _a, _far, b = pair.joined()
+    near.stream.credit = 32 << 20
+    near.write(b"x" * (1 << 20))
+    pair.turn()
+    session = pair.relay.tunnel.session
+    # To within a header.
+    assert session.sent - session.acked <= OPENING + 100
+    pair.settle()
+    pair.pass_time(1.0, step=0.01)
+    assert len(b.data) == 1 << 20
+
+
+def test_an_idle_tunnel_keeps_nothing() -> None:
+    """The last bytes are acknowledged in time, however few, and then no timer is left."""
+    pair = Pair(grace=60.0)
+    near, _a, _far, b = pair.joined()
+    near.write(b"x")
+    pair.settle()
+    assert b.data == b"x"
+    session = pair.relay.tunnel.session
+    assert session.acked < session.sent
+    pair.pass_time(ACK_LATE + 0.1, step=0.1)
+    assert session.acked == session.sent
+    assert pair.agent.tunnel.session.acked == pair.agent.tunnel.session.sent
+    assert len(pair.clock.getDelayedCalls()) == 2
+
+
+def test_an_acknowledgement_goes_with_what_is_sent() -> None:
+    """Where an answer is on its way, it goes before that, in the same turn."""
+    pair = Pair(grace=60.0)
+    near, _a, far, b = pair.joined()
+    pair.pass_time(1.0)
+    b.dataReceived = lambda data: far.write(b"answer")
+    near.write(bytes(ACK_SOON))
+    pair.turn()
+    pair.relay_carrier.deliver()
+    assert kinds(pair)[1] == []
+    pair.turn()
+    assert kinds(pair)[1] == ["ack", "data"]
+
+
+def test_an_acknowledgement_waits_for_a_carrier_that_is_full() -> None:
+    """A peer that sends and does not read does not fill our buffer with acknowledgements."""
+    pair = Pair(carrier_buffer=1000, grace=60.0)
+    near, _a, far, _b = pair.joined()
+    pair.pass_time(1.0)
+    far.write(bytes(5000))
+    pair.turn()
+    for _ in range(3):
+        near.write(bytes(ACK_SOON))
+        pair.turn()
+        pair.relay_carrier.deliver()
+        pair.clock.advance(0.1)
+    assert "ack" not in kinds(pair)[1]
+    pair.settle()
+    pair.pass_time(ACK_LATE + 0.1, step=0.1)
+    session = pair.relay.tunnel.session
+    assert session.acked == session.sent

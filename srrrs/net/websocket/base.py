@@ -120,11 +120,21 @@ class CarrierBase(QuietProtocol):
     def is_stranded(self) -> bool:
         return sockets.is_stranded(self.transport)
 
-    def send(self, chunks: Sequence[bytes], size: int) -> None:
-        self._send_binary(_SESSION_KIND, chunks, size)
+    def send(self, chunks: Sequence[bytes], size: int, ack: int | None = None) -> None:
+        if self.state != _OPEN:
+            return
+        frame = binary_frame(_SESSION_KIND, chunks, size, self._masked)
+        if ack is not None:
+            frame[0] = self._ack_frame(ack) + frame[0]
+        self._write(frame)
 
     def send_ack(self, count: int) -> None:
-        self._send_binary(_ACK_KIND, (_COUNT.pack(count),), _COUNT.size)
+        if self.state == _OPEN:
+            self._write([self._ack_frame(count)])
+
+    def _ack_frame(self, count: int) -> bytes:
+        # Short, and so in one piece.
+        return bytes(binary_frame(_ACK_KIND, (_COUNT.pack(count),), _COUNT.size, self._masked)[0])
 
     def ping(self, payload: bytes) -> None:
         self.sendPing(payload)  # type: ignore[attr-defined]
@@ -165,10 +175,7 @@ class CarrierBase(QuietProtocol):
         if self.state == _OPEN:
             self.sendMessage(handshake.encode(message))  # type: ignore[attr-defined]
 
-    def _send_binary(self, kind: bytes, chunks: Sequence[bytes], size: int) -> None:
-        if self.state != _OPEN:
-            return
-        frame = binary_frame(kind, chunks, size, self._masked)
+    def _write(self, frame: list[bytes | bytearray]) -> None:
         if self._masked and not self._takes_buffers:
             frame = [bytes(part) for part in frame]
         if len(frame) == 1:
