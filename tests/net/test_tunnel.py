@@ -436,8 +436,8 @@ def test_no_more_is_under_way_than_may_be() -> None:
     pair = Pair(Limits(stream_queue=4 << 20), carrier_buffer=1 << 30, grace=60.0)
     # The first round trip takes long.
     pair.clock.advance(0.2)
-    near, _a, _far, b = pair.joined()
-    near.stream.credit = 32 << 20
+    near, _a, far, b = pair.joined()
+    near.stream.credit = far.stream.window.credit = far.stream.window.size = 32 << 20
     near.write(b"x" * (1 << 20))
     pair.turn()
     session = pair.relay.tunnel.session
