@@ -141,7 +141,8 @@ def test_pages_of_the_relay_itself(lab: Lab) -> None:
     """A site that is not up: 502. A device that is away: 503 with Retry-After. A name that nobody
     has: 404. The relay's own host is the relay's."""
     need("curl")
-    relay = lab.relay()
+    # Without a grace time a device is away at once.
+    relay = lab.relay("--session-grace", "0s")
     agent = lab.agent(relay, "--local-http", f"site=127.0.0.1:{free_port()}")
     url = agent.event("ready", service="site")["endpoint"]
     status, page = curl(f"{url}/")
