@@ -63,6 +63,8 @@ CROWDED: Final = 1.5
 CROWDED_ROUNDS: Final = 24
 """Such round trips in a row, after which the lowest is looked for early: the path may have become
 longer, or others fill its queue."""
+QUEUED_ROUNDS: Final = 4
+"""Such round trips in a row, after which the queue is believed even where bytes come in bursts."""
 ENOUGH: Final = 1.5
 """Times the product of rate and round trip, with which under way a path is filled, though more
 could be."""
@@ -344,7 +346,8 @@ class InFlight:
         # much is under way as it delivers in a round trip, and the round trips look like a queue.
         if took > 0 and self.rate > 0:
             self._used += USED_WEIGHT * (min(size / took / self.rate, 1.0) - self._used)
-        if self._opening or self._used >= USED or (self._standing and not bursts):
+        queue = self._crowded >= QUEUED_ROUNDS or (self._standing and not bursts)
+        if self._opening or queue or self._used >= USED:
             self._boost *= BOOST_DECAY
         else:
             self._boost = min(self._boost + BOOST_STEP, BOOST_MOST)
