@@ -78,13 +78,20 @@ def _scale_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agents", type=int, default=10_000, help="default: 10,000")
     parser.add_argument("--streams", type=int, default=10_000, help="default: 10,000")
     parser.add_argument("--processes", type=int, default=4, help="of agents; default: 4")
+    parser.add_argument("--crash", action="store_true", help="kill the relay, do not stop it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.set_defaults(run=_scale)
 
 
 def _scale(options: argparse.Namespace) -> int:
     figures = scale.scale(
-        scale.Plan(options.agents, options.streams, options.processes, tuple(options.parts))
+        scale.Plan(
+            options.agents,
+            options.streams,
+            options.processes,
+            tuple(options.parts),
+            options.crash,
+        )
     )
     if options.json:
         options.json.write_text(json.dumps(figures.values, indent=1) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -50,6 +51,9 @@ class Plan:
     streams: int = 10_000
     processes: int = 4
     parts: tuple[str, ...] = ("plain", "tls", "streams")
+    crash: bool = False
+    """Whether the relay is killed rather than stopped, so that its agents park their sessions and dial
+    for those first."""
     tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
 
 
@@ -166,7 +170,7 @@ def _idle(plan: Plan, figures: Figures, tls: bool) -> None:
         )
         before = fleet.look()
         plan.tell(f"{mode}: the relay restarts")
-        relay.stop()
+        relay.stop(signal.SIGKILL if plan.crash else signal.SIGTERM)
         begun = time.monotonic()
         pids = [member.pid for member in fleet.members]
         agents_cpu = cpu_seconds(pids)
