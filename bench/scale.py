@@ -52,7 +52,7 @@ class Plan:
     processes: int = 4
     parts: tuple[str, ...] = ("plain", "tls", "streams")
     crash: bool = False
-    """Whether the relay is killed rather than stopped, so that its agents park their sessions and dial
+    """Whether the relay is killed rather than stopped, so that agents park their sessions and dial
     for those first."""
     tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
 
