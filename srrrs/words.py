@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 
 
@@ -20,3 +21,26 @@ class Word(StrEnum):
     WITHDRAWN = "withdrawn"  #: a service has lost its public address
     DRAINING = "draining"  #: no new visitors here; running streams finish
     STOPPED = "stopped"  #: the agent ended because it was told to
+
+
+class Tally:
+    """How often each of it has happened, for metrics.
+
+    :ivar counts: by word.
+    :ivar replayed: bytes that were sent again when sessions went on.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[Word] = Counter()
+        self.replayed = 0
+
+    def count(self, word: Word, replayed: int = 0) -> None:
+        """It has happened once more."""
+        self.counts[word] += 1
+        self.replayed += replayed
+
+    def __str__(self) -> str:
+        parts = [f"{count} {word}" for word, count in self.counts.items()]
+        if self.replayed:
+            parts.append(f"{self.replayed} bytes sent again")
+        return ", ".join(parts) or "nothing"

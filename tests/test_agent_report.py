@@ -107,7 +107,7 @@ def test_a_line_is_flushed_when_it_is_written() -> None:
     reading, writing = os.pipe()
     with os.fdopen(writing, "w", buffering=4096) as stream:
         reporter(stream, as_json=True).stopped()
-        assert os.read(reading, 100) == b'{"event": "stopped"}\n'
+        assert os.read(reading, 100) == b'{"event": "stopped", "counts": {}}\n'
     os.close(reading)
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from twisted.logger import Logger, LoggingFile
 
-from srrrs.words import Word
+from srrrs.words import Tally, Word
 
 _GREEN, _YELLOW, _RED, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 _COLOURS: Final = {
@@ -51,6 +51,7 @@ class Reporter:
 
     def __init__(self, *sinks: Sink, ssh_user: str = "USER") -> None:
         self._sinks = sinks
+        self.tally = Tally()
         self._ssh_user = ssh_user
 
     def connected(self, relay: str, tunnel: str) -> None:
@@ -156,10 +157,12 @@ class Reporter:
 
     def stopped(self) -> None:
         """The agent ended because it was told to."""
-        self._emit(Word.STOPPED, {}, str(Word.STOPPED))
+        counts = {str(word): count for word, count in self.tally.counts.items()}
+        self._emit(Word.STOPPED, {"counts": counts}, str(Word.STOPPED))
 
     def _emit(self, event: Word, fields: dict[str, Any], text: str) -> None:
         text = _one_line(text)
+        self.tally.count(event, fields.get("replayed", 0))
         for sink in self._sinks:
             sink(event, fields, text)
 

@@ -21,7 +21,7 @@ from srrrs.relay.sessions import Sessions, Stale
 from srrrs.relay.store import StoreError
 from srrrs.relay.tokens import Identity, Tokens
 from srrrs.relay.tunnels import AgentTunnel, Tunnels
-from srrrs.words import Word
+from srrrs.words import Tally, Word
 
 if TYPE_CHECKING:
     from srrrs.relay.registrar import Registrar
@@ -38,6 +38,7 @@ class Gate:
     :param budget: the process's; each tunnel draws on it through one of its own.
     :param tunnel_budget: bytes of each tunnel's.
     :param grace: the most seconds for which a session is kept after a carrier's end.
+    :ivar tally: what has happened to the tunnels, counted.
     """
 
     _log = Logger()
@@ -68,6 +69,7 @@ class Gate:
         self._tunnel_budget = tunnel_budget
         self._sessions = Sessions(grace, budget)
         self._number = 0
+        self.tally = Tally()
         self._closing = False
 
     def authorize(self, token: str | None, peer: IAddress) -> Identity:
@@ -157,6 +159,7 @@ class Gate:
         grant = self._sessions.grant(agent)
         carrier.answer(self._welcome(agent, heartbeat, grant=grant))
         # First: attaching tells the end at once where the carrier is gone already.
+        self.tally.count(Word.CONNECTED)
         self._tunnels.add(agent, carrier.peer)
         agent.tunnel.attach(carrier, heartbeat, 0.0 if grant is None else grant.grace)
 
@@ -182,6 +185,7 @@ class Gate:
         )
 
     def _changed(self, agent: AgentTunnel, word: Word) -> None:
+        self.tally.count(word, agent.replayed if word is Word.RESUMED else 0)
         if word is Word.PARKED:
             self._sessions.park(agent)
         elif word is Word.RESUMED:

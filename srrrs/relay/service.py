@@ -331,6 +331,7 @@ class Relay(Service):
             connection.abort()
         self._accept.stop()
         if hasattr(self, "gate"):
+            self._log.info("the tunnels of this run: {tally}", tally=str(self.gate.tally))
             try:
                 self._flush()
                 while self.directory.flush():

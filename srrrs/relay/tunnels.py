@@ -64,6 +64,8 @@ class AgentTunnel:
         self.ticket: Ticket | None = None
         self.carrier = 0
         self.draining = False
+        # Bytes sent again by the last resume.
+        self.replayed = 0
 
     def __str__(self) -> str:
         instance = self.hello.instance
@@ -110,14 +112,13 @@ class AgentTunnel:
         self._on_change(self, Word.PARKED)
 
     def tunnel_resumed(self, replayed: int) -> None:
-        parked_at = self.tunnel.parked_at
         self._log.info(
             "{agent}: {word}: {replayed} bytes sent again",
             agent=self,
             word=Word.RESUMED,
             replayed=replayed,
-            parked_at=parked_at,
         )
+        self.replayed = replayed
         self._on_change(self, Word.RESUMED)
 
     def tunnel_lost(self, lost: TunnelLost) -> None:
