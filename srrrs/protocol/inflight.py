@@ -33,6 +33,9 @@ GROWN: Final = 1.25
 """A round trip's growth of the rate by less does not count, and ends the opening when three in a
 row bring no more (BBR's; 4.1.1.2 of the IETF's draft)."""
 PATIENCE: Final = 3
+FAR: Final = 0.1
+"""Seconds of round trip from which on a queue does not end the opening before that: TCP needs its
+backlog to find the end of a long path."""
 REOPENED: Final = 1.2
 """Growth within a round trip, later on, after which the cap opens up again as at the beginning."""
 SLACK: Final = 0.008
@@ -334,7 +337,8 @@ class InFlight:
                 self._plateau = 0
             else:
                 self._plateau += 1
-                self._opening = self._plateau < PATIENCE and not self._standing
+                near = self.rtt is not None and self.rtt < FAR
+                self._opening = self._plateau < PATIENCE and not (self._standing and near)
         elif self.rate > before * REOPENED:
             # One round trip without growth ends it again.
             self._opening = True
