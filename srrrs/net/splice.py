@@ -227,11 +227,11 @@ class Splice:
             self._log.failure("a connection could not be ended with its stream")
 
     def pause_sending(self) -> None:
-        if self._producing and not self._closing:
+        if self.transport is not None and not self._closing:
             self.transport.pauseProducing()
 
     def resume_sending(self) -> None:
-        if self._producing and not self._closing and not self._read_done:
+        if self.transport is not None and not self._closing and not self._read_done:
             self.transport.resumeProducing()
 
     # --- what becomes of the local connection -------------------------------------------

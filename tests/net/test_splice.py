@@ -175,6 +175,30 @@ def test_a_slow_far_end_pauses_the_visitor() -> None:
     assert len(rig.end.data) == (QUEUE // 4096 + 5) * 4096 + 4096
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_slow_far_end_that_sends_no_more_pauses_the_visitor_too(when: str) -> None:
+    """A half-closed stream holds up what still comes, and lets it on again, whether its FIN came
+    before that or after."""
+    rig = Rig()
+    if when == "before":
+        rig.far.loseWriteConnection()
+        rig.settle()
+    rig.far.pauseProducing()
+    for _ in range(QUEUE // 4096 + 5):
+        rig.local.receive(b"x" * 4096)
+        rig.pair.settle()
+    assert not rig.local.reading
+    if when == "after":
+        rig.far.loseWriteConnection()
+        rig.settle()
+        assert rig.local.write_closed
+    rig.far.resumeProducing()
+    for _ in range(10):
+        rig.settle()
+    assert rig.local.reading
+    assert len(rig.end.data) == (QUEUE // 4096 + 5) * 4096
+
+
 def test_a_slow_visitor_pauses_the_stream() -> None:
     """A visitor that does not read holds one window, not everything that comes."""
     rig = Rig(buffer_size=4096)
