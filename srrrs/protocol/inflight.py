@@ -27,12 +27,13 @@ NEAR: Final = 0.002
 OPENING_NEAR: Final = 2 * ACK_EVERY
 FLOOR: Final = 3 * ACK_SOON
 """Bytes that may always be under way: enough to have some acknowledged at once."""
-GROWTH: Final = 2.0
-"""Times the product of rate and round trip while the rate grows: it doubles each round trip."""
+GROWTH: Final = 2.7
+"""Times the product of rate and round trip, with the slack, while the rate grows: with less a BBR
+below takes itself for idle, and never ends its own opening, in which it sends bursts."""
 GROWN: Final = 1.25
-"""A round trip's growth of the rate by less does not count, and ends the opening when three in a
-row bring no more (BBR's; 4.1.1.2 of the IETF's draft)."""
-PATIENCE: Final = 3
+"""A round trip's growth of the rate by less does not count (BBR's)."""
+PATIENCE: Final = 4
+"""Round trips in a row without growth that end the opening: one more than TCP's BBR takes."""
 FAR: Final = 0.1
 """Seconds of round trip from which on a queue does not end the opening before that: TCP needs its
 backlog to find the end of a long path."""
