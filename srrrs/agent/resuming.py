@@ -10,8 +10,10 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from srrrs.net.carrier import ICarrier
 from srrrs.net.tunnel import Tunnel
-from srrrs.protocol.handshake import Grant, Hello, Resume, Welcome
+from srrrs.protocol.errors import ProtocolError, TunnelGone
+from srrrs.protocol.handshake import Grant, Hello, Resume, Resumed, Welcome
 from srrrs.protocol.resumption import Prover, Ticket, new_nonce
 
 REDIAL_EVERY: Final = (0.5, 1.0)
@@ -93,6 +95,18 @@ class Attempt:
         ):
             raise ForeignRelay("the relay claims a session that it cannot prove to have")
         return True
+
+
+def go_on(tunnel: Tunnel, carrier: ICarrier, heartbeat: float, resumed: Resumed) -> None:
+    """Take a carrier on which the relay goes on with the tunnel's session, as far as that can be.
+
+    Where it cannot, the tunnel has ended, and has told so, as at every end.
+    """
+    try:
+        tunnel.check_resume(resumed.received)
+        tunnel.resume(carrier, heartbeat, resumed.received)
+    except (TunnelGone, ProtocolError):
+        carrier.abort()
 
 
 @dataclass(eq=False)

@@ -11,11 +11,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from srrrs.agent.edges import Edge
-from srrrs.agent.resuming import Attempt, ForeignRelay, Held, Redialler
+from srrrs.agent.resuming import Attempt, ForeignRelay, Held, Redialler, go_on
 from srrrs.net.carrier import ICarrier
 from srrrs.net.draining import when_idle
 from srrrs.net.tunnel import Tunnel
-from srrrs.protocol.errors import CloseCode, ProtocolError, TunnelGone
+from srrrs.protocol.errors import CloseCode
 from srrrs.protocol.handshake import Welcome
 
 DialHeld = Callable[[Edge, Attempt, Callable[[], None]], Deferred[tuple[ICarrier, Welcome]]]
@@ -98,12 +98,7 @@ class Retired:
             tunnel.expire("the relay does not know this session any more")
             return
         self._redialler.stop()
-        try:
-            tunnel.check_resume(resumed.received)
-            tunnel.resume(carrier, welcome.heartbeat, resumed.received)
-        except (TunnelGone, ProtocolError):
-            # It has told so, as every end does.
-            carrier.abort()
+        go_on(tunnel, carrier, welcome.heartbeat, resumed)
 
     def _failed(self, failure: Failure) -> Any:
         self._log.debug("{problem}", problem=failure.getErrorMessage())

@@ -23,7 +23,7 @@ from srrrs.agent.identity import new_run
 from srrrs.agent.lifecycle import TRANSITIONS, Action, Input, State
 from srrrs.agent.link import Link
 from srrrs.agent.report import Reporter
-from srrrs.agent.resuming import REDIAL_EVERY, Attempt, ForeignRelay, Held, Redialler
+from srrrs.agent.resuming import REDIAL_EVERY, Attempt, ForeignRelay, Held, Redialler, go_on
 from srrrs.agent.retired import Retired
 from srrrs.agent.services import PublishedService, Services
 from srrrs.config import TokenUnavailable
@@ -33,7 +33,7 @@ from srrrs.net.channel import Channel
 from srrrs.net.dial import DialError
 from srrrs.net.draining import DRAIN, when_idle
 from srrrs.net.tunnel import ITunnelHandler, Tunnel, TunnelLost
-from srrrs.protocol.errors import CloseCode, ProtocolError, ResetCode, TunnelGone
+from srrrs.protocol.errors import CloseCode, ResetCode
 from srrrs.protocol.frames import ControlFrame, Goaway
 from srrrs.protocol.handshake import Hello, Welcome
 
@@ -407,12 +407,7 @@ class Agent(service.Service):
         self._told = None
         assert link.tunnel is not None
         assert welcome.resumed is not None
-        try:
-            link.tunnel.check_resume(welcome.resumed.received)
-            link.tunnel.resume(carrier, welcome.heartbeat, welcome.resumed.received)
-        except (TunnelGone, ProtocolError):
-            # It has told so, as every end does.
-            carrier.abort()
+        go_on(link.tunnel, carrier, welcome.heartbeat, welcome.resumed)
 
     def _do_give_up(self, _: Any) -> None:
         link, self._link = self._link, None

@@ -155,8 +155,10 @@ class Output:
         room = MESSAGE
         if inflight is not None:
             room = min(room, inflight.limit - session.under_way)
-        if not session.pending and session.space is not None:
-            room = min(room, session.space)
+        if not session.pending:
+            space = session.space
+            if space is not None:
+                room = min(room, space)
         if room <= 0:
             self._full = True
             return 0

@@ -7,7 +7,9 @@ import math
 import socket
 from typing import Any, Final
 
-USER_TIMEOUT: Final = 2.5
+from srrrs.net.heartbeat import SILENCE
+
+USER_TIMEOUT: Final = SILENCE
 """Heartbeat intervals for which bytes may stay unacknowledged (RFC 5482)."""
 MIN_USER_TIMEOUT: Final = 10.0
 """Seconds for which they may in any case: the time also runs while the peer acknowledges but has no

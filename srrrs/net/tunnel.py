@@ -293,19 +293,14 @@ class Tunnel:
         self._take(carrier, heartbeat)
 
     def _do_drop(self, detail: Any) -> None:
-        carrier, self._carrier = self._carrier, None
         self._stop()
-        if carrier is not None:
-            carrier.detach()
-            carrier.abort()
+        self._drop_carrier()
 
     def _do_replay(self, detail: tuple[ICarrier, float, int]) -> None:
         carrier, heartbeat, received = detail
         replayed = self.session.resume(received)
         self.resumptions += 1
-        if self._grace_call is not None:
-            self._grace_call.cancel()
-            self._grace_call = None
+        self._end_grace()
         self._handler.tunnel_resumed(replayed)
         self.parked_at = None
         if self.ended is None:
@@ -324,9 +319,7 @@ class Tunnel:
         self.ended = lost
         self.parked_at = None
         self._stop()
-        if self._grace_call is not None:
-            self._grace_call.cancel()
-            self._grace_call = None
+        self._end_grace()
         self.mux.close(ResetCode.GONE, lost.reason)
         self.session.close()
         self._heartbeat.end(lost.reason)
@@ -352,6 +345,11 @@ class Tunnel:
         self._acks.stop()
         self._heartbeat.stop()
 
+    def _end_grace(self) -> None:
+        if self._grace_call is not None:
+            self._grace_call.cancel()
+            self._grace_call = None
+
     def _expired(self) -> None:
         self._grace_call = None
         self.expire(f"no connection came back within {self.grace:g} s")
@@ -360,11 +358,15 @@ class Tunnel:
         self._give_up(TunnelLost(CloseCode.SILENCE, reason))
 
     def _give_up(self, lost: TunnelLost) -> None:
+        self._drop_carrier()
+        self._input(Input.BROKEN, lost)
+
+    def _drop_carrier(self) -> None:
+        """End the carrier at once, and hear nothing more of it."""
         carrier, self._carrier = self._carrier, None
         if carrier is not None:
             carrier.detach()
             carrier.abort()
-        self._input(Input.BROKEN, lost)
 
     def _sampled(self, sample: float) -> None:
         self.rtt = sample if self.rtt is None else self.rtt + SMOOTHING * (sample - self.rtt)
