@@ -1,12 +1,19 @@
-"""What the edge asks of the relay."""
+"""What the edge asks of the relay, and what its parts ask of each other."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from zope.interface import Attribute, Interface
 
 from srrrs.net.channel import Channel
+
+if TYPE_CHECKING:
+    from srrrs.http.head import ResponseHead
+    from srrrs.relay.edge.origin import OriginConnection
 
 
 class ServiceAway(Exception):
@@ -28,13 +35,25 @@ class IPublicService(Interface):
     """A service that visitors can reach."""
 
     name: str = Attribute("Its name, for logs.")
+    token_name: str = Attribute("The name of its agent's token, for logs; empty while it is away.")
+    host: str | None = Attribute("The public host that it was asked for by; ``None``: a port.")
+    policy: Mapping[str, Any] | None = Attribute("What its agent asked for at registration.")
+    outstanding: int = Attribute("Requests under way to it.")
 
     def available() -> bool:
         """Whether its agent is connected."""
 
-    def open(visitor: IAddress) -> Channel:
+    def pick() -> IPublicService:
+        """The one that serves the next request: itself, or one of those that share its name.
+
+        :raises ServiceAway: none is connected.
+        :raises ServiceParked: none is, but one was, a moment ago.
+        """
+
+    def open(visitor: IAddress, request_id: str = "") -> Channel:
         """Open a stream to it.
 
+        :param request_id: under which the agent logs it.
         :raises ServiceAway: the agent is not connected.
         :raises ServiceParked: it was, a moment ago.
         :raises Overloaded: a limit or the memory budget is used up.
@@ -44,12 +63,90 @@ class IPublicService(Interface):
         """Fires with the service, or with what took its place, once it is served again.
         Cancellable; errs with :exc:`ServiceAway`."""
 
+    def request_begun() -> None:
+        """A request to it is under way, until :meth:`request_ended`.
+
+        :raises Overloaded: its tunnel has too many.
+        """
+
+    def request_ended() -> None:
+        """One for each :meth:`request_begun` that raised nothing."""
+
 
 class IRoutes(Interface):
-    """From a request's host to a service. Hosts are lower-case, without port or final dot."""
+    """From a request to a service. Hosts are lower-case, without port or final dot."""
 
     def is_control_host(host: str) -> bool:
         """Whether the host is the relay itself."""
 
-    def lookup(host: str) -> IPublicService | None:
-        """The service that owns the host; ``None``: nobody does."""
+    def lookup(host: str, path: bytes) -> IPublicService | None:
+        """The service that owns the host and the longest prefix of the path; ``None``: nobody.
+
+        :param path: the target of a request in origin form, query and all, or ``*``.
+        """
+
+
+class IResponder(Interface):
+    """The visitor's side of one exchange: HTTP/1 (:mod:`.h1`) or another version.
+
+    :class:`~srrrs.relay.edge.exchange.Exchange` calls it: any number of :meth:`interim`, then
+    :meth:`respond`, :meth:`write` and :meth:`finish`; :meth:`broken` at any time; or, instead of
+    all that follows, :meth:`switch`. After ``finish``, ``broken`` or ``switch`` it calls nothing
+    more. What is told may be kept until :meth:`flush`.
+
+    None of them raises. All may be called while the responder is inside of a call to the exchange.
+    """
+
+    def interim(head: ResponseHead) -> None:
+        """A response of 1xx (but 101), which goes out before the final one."""
+
+    def respond(head: ResponseHead) -> None:
+        """The final response's head, its fields as they go to the visitor, without framing of its
+        own: the responder frames the body by ``head.framing`` as its version does, and may close
+        the connection after."""
+
+    def write(data: bytes) -> None:
+        """A piece of the body. It may answer with ``pause_response`` of the exchange."""
+
+    def finish(trailers: list[tuple[bytes, bytes]]) -> None:
+        """The response is complete. The request may not be: the rest of it goes to nobody."""
+
+    def broken() -> None:
+        """The response cannot be completed: the visitor must not take it for a whole one."""
+
+    def switch(head: ResponseHead, origin: OriginConnection) -> None:
+        """The backend agreed to another protocol: from here on the connection and the origin's
+        stream are joined."""
+
+    def flush() -> None:
+        """Nothing follows at the moment: what was told goes out now."""
+
+    def pause_request() -> None:
+        """Give the exchange no more of the request's body until :meth:`resume_request`. What is
+        given all the same is taken, so that what is bounded is bounded by the caller."""
+
+    def resume_request() -> None:
+        """There is room again."""
+
+
+class IExchange(Interface):
+    """One request and its response, as the visitor's side sees it."""
+
+    def start() -> None:
+        """Route the request, whose head it was made with."""
+
+    def request_data(data: bytes) -> None:
+        """A piece of the request's body, without framing."""
+
+    def request_end(trailers: list[tuple[bytes, bytes]]) -> None:
+        """The request is complete; at once after ``start`` where it has no body."""
+
+    def visitor_gone() -> None:
+        """Nobody is there for the response any more, or the request was broken off. Nothing of the
+        responder is called after that."""
+
+    def pause_response() -> None:
+        """Call ``write`` no more until :meth:`resume_response`; a head or end may still come."""
+
+    def resume_response() -> None:
+        """There is room again."""

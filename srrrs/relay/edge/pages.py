@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from email.utils import formatdate
 from html import escape
+from http import HTTPStatus
 from typing import Final
-
-_REASONS: Final = {
-    200: "OK",
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    426: "Upgrade Required",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-}
 
 RETRY_AFTER: Final = ("Retry-After", "5")
 """Seconds after which a visitor may try again (RFC 9110, 10.2.3)."""
@@ -34,22 +23,60 @@ h1 {{ font-size: 1.5rem }} p {{ color: #556 }} small {{ color: #99a }}
 """
 
 
-def page(status: int, title: str, text: str, *headers: tuple[str, str], body: bool = True) -> bytes:
-    """A whole HTTP/1.1 response, after which the connection closes.
+def reason_of(status: int) -> bytes:
+    """The reason phrase of a status; empty where there is no registered one."""
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""
 
-    :param body: False for the answer to HEAD.
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response of the relay's own.
+
+    :ivar fields: names in lower case, without framing, Date and Connection.
+    :ivar body: also for HEAD, to which it is not sent.
     """
+
+    status: int
+    fields: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    def encode(self, body: bool = True) -> bytes:
+        """A whole HTTP/1.1 response, after which the connection closes.
+
+        :param body: False for the answer to HEAD.
+        """
+        lines = [
+            b"HTTP/1.1 %d %s" % (self.status, reason_of(self.status)),
+            b"date: " + formatdate(usegmt=True).encode(),
+            *(name + b": " + value for name, value in self.fields),
+            b"content-length: %d" % len(self.body),
+            b"connection: close",
+        ]
+        return b"\r\n".join([*lines, b"", b""]) + (self.body if body else b"")
+
+
+_FIELDS: Final = (
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+
+def page(status: int, title: str, text: str, *headers: tuple[str, str]) -> Answer:
+    """A page of a title and a line."""
     content = _PAGE.format(title=escape(title), text=escape(text), status=status).encode()
-    lines = [
-        f"HTTP/1.1 {status} {_REASONS[status]}",
-        f"Date: {formatdate(usegmt=True)}",
-        "Content-Type: text/html; charset=utf-8",
-        f"Content-Length: {len(content)}",
-        "Cache-Control: no-store",
-        "X-Content-Type-Options: nosniff",
-        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'",
-        "Referrer-Policy: no-referrer",
-        *(f"{name}: {value}" for name, value in headers),
-        "Connection: close",
-    ]
-    return "\r\n".join([*lines, "", ""]).encode() + (content if body else b"")
+    added = tuple((name.lower().encode(), value.encode()) for name, value in headers)
+    return Answer(status, (*_FIELDS, *added), content)
+
+
+class Pages:
+    """Makes the pages that visitors of services see."""
+
+    def page(self, status: int, title: str, text: str, *headers: tuple[str, str]) -> Answer:
+        """As :func:`page`, or the relay owner's page of that status."""
+        return page(status, title, text, *headers)

@@ -1,0 +1,91 @@
+"""What all visitors' connections share."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import IAddress, IReactorTime
+
+from srrrs.relay.edge.pages import Pages
+
+if TYPE_CHECKING:
+    from srrrs.relay.edge.interfaces import IRoutes
+
+HEAD_BYTES: Final = 32 * 1024
+"""Bytes of a request's head, unless an option says otherwise."""
+HEAD_FIELDS: Final = 100
+"""Fields of a request's head, unless an option says otherwise."""
+TARGET_BYTES: Final = 8 * 1024
+"""Bytes of a request's target, unless an option says otherwise (RFC 9110, 4.1, asks for 8000)."""
+HEAD_TIMEOUT: Final = 10.0
+"""Seconds for a head, unless an option says otherwise."""
+IDLE_TIMEOUT: Final = 75.0
+"""Seconds that a kept connection may be idle, unless an option says otherwise (as nginx's)."""
+
+
+def connection_id() -> str:
+    """A fresh one: short, random, and no secret."""
+    return secrets.token_hex(6)
+
+
+@dataclass(slots=True)
+class ConnectionInfo:
+    """What is known of a visitor's connection.
+
+    :ivar peer: the visitor's address, as the PROXY header told it where there was one.
+    :ivar socket_peer: the address of whoever dialled.
+    :ivar trusted: whether that is a proxy that is believed.
+    :ivar secure: whether the connection is TLS, ended here.
+    :ivar sni: the name that TLS was asked for.
+    :ivar id: random, short; part of each request's id.
+    """
+
+    peer: IAddress
+    socket_peer: IAddress
+    trusted: bool = False
+    secure: bool = False
+    sni: str | None = None
+    id: str = field(default_factory=connection_id)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLimits:
+    """What a visitor may do, by name.
+
+    :ivar head_bytes: of one request's head (else 431).
+    :ivar head_fields: in one head (else 431).
+    :ivar target_bytes: of a request's target (else 414).
+    :ivar head_timeout: seconds for a head, from its first byte (else 408).
+    :ivar idle_timeout: seconds between two requests of a connection.
+    :ivar body_bytes: of one request's body (else 413); ``None``: any.
+    """
+
+    head_bytes: int = HEAD_BYTES
+    head_fields: int = HEAD_FIELDS
+    target_bytes: int = TARGET_BYTES
+    head_timeout: float = HEAD_TIMEOUT
+    idle_timeout: float = IDLE_TIMEOUT
+    body_bytes: int | None = None
+
+
+@dataclass(slots=True)
+class Site:
+    """What all visitors' protocols share.
+
+    :ivar routes: ``None`` until the relay is ready.
+    :ivar trusted: networks of the proxies that are believed.
+    :ivar gatekeeper: asks each request's policy; ``None``: there are none.
+    :ivar access_log: told of each request; ``None``: there is none.
+    :ivar pages: makes the relay's own answers.
+    """
+
+    clock: IReactorTime
+    routes: IRoutes | None = None
+    limits: SiteLimits = SiteLimits()
+    trusted: tuple[IPv4Network | IPv6Network, ...] = ()
+    gatekeeper: Any = None
+    access_log: Any = None
+    pages: Pages = field(default_factory=Pages)
