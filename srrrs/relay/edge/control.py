@@ -6,7 +6,7 @@ from typing import Final
 
 from srrrs.protocol.handshake import PATH
 from srrrs.relay.edge.head import BadHead, Head
-from srrrs.relay.edge.pages import page
+from srrrs.relay.edge.pages import Answer, page
 
 _ONCE: Final = (
     b"authorization",
@@ -19,23 +19,22 @@ _ONCE: Final = (
 """Fields that an agent sends at most once; a repeated one might be read in two ways."""
 
 
-def answer(head: Head) -> bytes | None:
+def answer(head: Head) -> Answer | None:
     """The page that answers a request to the control host; ``None``: it is an agent's.
 
     :raises BadHead: an agent's handshake is malformed or ambiguous.
     """
-    body = head.method != "HEAD"
     if head.target == PATH.encode():
-        return _agents(head, body)
+        return _agents(head)
     if head.target == b"/" and head.method in ("GET", "HEAD"):
-        return page(200, "A relay", "An srrrs relay is running here.", body=body)
-    return page(404, "Not found", "There is nothing here.", body=body)
+        return page(200, "A relay", "An srrrs relay is running here.")
+    return page(404, "Not found", "There is nothing here.")
 
 
-def _agents(head: Head, body: bool) -> bytes | None:
+def _agents(head: Head) -> Answer | None:
     if head.method != "GET":
         allow = ("Allow", "GET")
-        return page(405, "For agents", "This address is for agents.", allow, body=body)
+        return page(405, "For agents", "This address is for agents.", allow)
     if not head.values(b"upgrade"):
         upgrade = ("Upgrade", "websocket")
         return page(426, "For agents", "This address is for agents.", upgrade)

@@ -43,7 +43,7 @@ class HttpVisitor:
         service = self._routes.lookup(head.host)
         if service is None:
             body = head.method != "HEAD"
-            return page(404, "No such site", f"Nothing is published as {head.host}.", body=body)
+            return page(404, "No such site", f"Nothing is published as {head.host}.").encode(body)
         try:
             return self._open(service, head, visitor, answer)
         except ServiceParked as parked:
@@ -113,7 +113,7 @@ class HttpSplice(Splice):
 
 
 def _page(what: tuple[int, str, str], body: bool) -> bytes:
-    return page(*what, *((RETRY_AFTER,) if what[0] == 503 else ()), body=body)
+    return page(*what, *((RETRY_AFTER,) if what[0] == 503 else ())).encode(body)
 
 
 _AWAY: Final = (

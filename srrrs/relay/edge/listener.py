@@ -166,7 +166,7 @@ class EdgeConnection(Protocol):
             try:
                 self._look(seen)
             except BadHead as bad:
-                self._answer(page(bad.status, "Bad request", bad.text))
+                self._answer(page(bad.status, "Bad request", bad.text).encode())
 
     def handshakeCompleted(self) -> None:
         """TLS's handshake is done; what follows may take its time, as without TLS."""
@@ -237,7 +237,7 @@ class EdgeConnection(Protocol):
     def _start_tls(self, data: bytes) -> None:
         tls = self._edge.tls
         if tls is None:
-            self._answer(page(400, "Bad request", "This port does not speak TLS."))
+            self._answer(page(400, "Bad request", "This port does not speak TLS.").encode())
             return
         self._decided = True
         self._buffer = data
@@ -254,13 +254,15 @@ class EdgeConnection(Protocol):
     def _route(self, head: Head) -> None:
         routes = self._edge.routes
         if routes is None:
-            self._answer(page(503, "Starting", "The relay is about to start.", RETRY_AFTER))
+            self._answer(
+                page(503, "Starting", "The relay is about to start.", RETRY_AFTER).encode()
+            )
         elif routes.is_control_host(head.host):
             answer = control.answer(head)
             if answer is None:
                 self._wait_for_turn(self._edge.gate.handshake, self._agent)
             else:
-                self._answer(answer)
+                self._answer(answer.encode(head.method != "HEAD"))
         else:
             self._visit(head, HttpVisitor(routes))
 
@@ -269,7 +271,9 @@ class EdgeConnection(Protocol):
         if not self._edge.gate.admit_visitor(peer):
             self._log.warn("too many connections from {peer}", peer=format_address(peer))
             self._answer(
-                page(429, "Too many", "Your address has too many connections here.", RETRY_AFTER)
+                page(
+                    429, "Too many", "Your address has too many connections here.", RETRY_AFTER
+                ).encode()
             )
             return
         self._visitor = peer
@@ -384,7 +388,7 @@ class EdgeConnection(Protocol):
 
     def _too_slow(self) -> None:
         if self._buffer:
-            self._answer(page(408, "Too slow", "The request did not arrive in time."))
+            self._answer(page(408, "Too slow", "The request did not arrive in time.").encode())
         else:
             # Nothing was asked, so nothing is answered (browsers open connections to spare).
             self.transport.loseConnection()
