@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
@@ -13,6 +12,7 @@ from srrrs.net.channel import Channel
 
 if TYPE_CHECKING:
     from srrrs.http.head import ResponseHead
+    from srrrs.relay.edge.gatekeeper import Gatekeeper
     from srrrs.relay.edge.origin import OriginConnection
 
 
@@ -37,7 +37,7 @@ class IPublicService(Interface):
     name: str = Attribute("Its name, for logs.")
     token_name: str = Attribute("The name of its agent's token, for logs; empty while it is away.")
     host: str | None = Attribute("The public host that it was asked for by; ``None``: a port.")
-    policy: Mapping[str, Any] | None = Attribute("What its agent asked for at registration.")
+    gatekeeper: Gatekeeper | None = Attribute("Holds visitors to its policy; ``None``: all may in.")
     outstanding: int = Attribute("Requests under way to it.")
 
     def available() -> bool:

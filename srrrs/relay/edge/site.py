@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 
 from srrrs.relay.edge.pages import Pages
 
 if TYPE_CHECKING:
+    from srrrs.relay.edge.accesslog import AccessLog
     from srrrs.relay.edge.interfaces import IRoutes
 
 HEAD_BYTES: Final = 32 * 1024
@@ -77,7 +78,6 @@ class Site:
 
     :ivar routes: ``None`` until the relay is ready.
     :ivar trusted: networks of the proxies that are believed.
-    :ivar gatekeeper: asks each request's policy; ``None``: there are none.
     :ivar access_log: told of each request; ``None``: there is none.
     :ivar pages: makes the relay's own answers.
     """
@@ -86,6 +86,5 @@ class Site:
     routes: IRoutes | None = None
     limits: SiteLimits = SiteLimits()
     trusted: tuple[IPv4Network | IPv6Network, ...] = ()
-    gatekeeper: Any = None
-    access_log: Any = None
+    access_log: AccessLog | None = None
     pages: Pages = field(default_factory=Pages)
