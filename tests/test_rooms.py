@@ -13,10 +13,11 @@ import srrrs
 ROOT = Path(srrrs.__file__).parent
 MAY: dict[str, set[str]] = {
     "protocol": set(),
-    "config": {"protocol", "net"},
-    "net": {"protocol"},
-    "relay": {"protocol", "net", "config"},
-    "agent": {"protocol", "net", "config"},
+    "http": set(),
+    "config": {"protocol", "http", "net"},
+    "net": {"protocol", "http"},
+    "relay": {"protocol", "http", "net", "config"},
+    "agent": {"protocol", "http", "net", "config"},
 }
 
 
