@@ -32,8 +32,20 @@ MAX_WINDOW: Final = (1 << 31) - 1
 MAX_TEXT: Final = 1024
 """Characters of a name, address or message in a control frame."""
 
-SERVICE_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-KINDS: Final = frozenset({"http", "tcp", "ssh"})
+MAX_POLICY: Final = 8 * 1024
+"""Bytes of a service's policy as JSON."""
+
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_SEGMENT: Final = r"/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~@+-]+"
+SERVICE_PATH: Final = re.compile(rf"(?=.{{2,128}}$)(?:{_SEGMENT})+")
+"""The paths that a service can have: plain segments, none of them dots alone."""
+SERVICE_NAME: Final = re.compile(rf"{_LABEL}(?:(?=.{{2,128}}$)(?:{_SEGMENT})+)?")
+"""A DNS label, and the path of a service that has one."""
+SERVICE_HOST: Final = re.compile(rf"(?=.{{1,253}}$)(?:{_LABEL}\.)+(?![0-9]+$){_LABEL}")
+"""A whole host: labels, at least two, and no IPv4 address."""
+KINDS: Final = frozenset({"http", "tcp", "ssh", "tls"})
+NAMED_KINDS: Final = frozenset({"http", "tls"})
+"""Kinds that visitors reach by a host name; the others have a port each."""
 
 
 class FrameType(IntEnum):
@@ -57,12 +69,25 @@ FIRST_OPTIONAL_TYPE: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """Agent to relay: publish a service. ``service_id`` is its choice, unique in the tunnel."""
+    """Agent to relay: publish a service. ``service_id`` is its choice, unique in the tunnel.
+
+    :ivar name: unique among the agent's services.
+    :ivar kind: one of :data:`KINDS`.
+    :ivar asked: of a named kind: the subdomain asked for; None: the relay chooses.
+    :ivar hostname: a whole host asked for, in the place of a subdomain.
+    :ivar path: of HTTP: what requests' paths begin with; None: any.
+    :ivar share: whether other agents of the token may serve the same name and path beside it.
+    :ivar policy: what visitors are held to: a JSON object, of no meaning here.
+    """
 
     service_id: int
     name: str
     kind: str
     asked: str | None = None
+    hostname: str | None = None
+    path: str | None = None
+    share: bool = False
+    policy: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +226,15 @@ def encode_control(frame: ControlFrame) -> bytes:
         identifier = frame.service_id
         if isinstance(frame, Register):
             kind = FrameType.REGISTER
-            members = {"name": frame.name, "kind": frame.kind, "asked": frame.asked}
+            members = {
+                "name": frame.name,
+                "kind": frame.kind,
+                "asked": frame.asked,
+                "hostname": frame.hostname,
+                "path": frame.path,
+                "share": frame.share or None,
+                "policy": frame.policy,
+            }
         elif isinstance(frame, Registered):
             kind, members = FrameType.REGISTERED, {"endpoint": frame.endpoint}
         elif isinstance(frame, Refused):
@@ -375,12 +408,7 @@ def decode_control(kind: int, identifier: int, payload: bytes) -> ControlFrame:
     if not 0 < identifier <= MAX_ID:
         raise ProtocolError("a service id out of range")
     if kind == FrameType.REGISTER:
-        name, service_kind = text_member(members, "name"), text_member(members, "kind")
-        if not SERVICE_NAME.fullmatch(name):
-            raise ProtocolError("a service name that is not a DNS label")
-        if service_kind not in KINDS:
-            raise ProtocolError("an unknown kind of service")
-        return Register(identifier, name, service_kind, optional_text(members, "asked", limit=253))
+        return _register(identifier, members)
     if kind == FrameType.REGISTERED:
         return Registered(identifier, text_member(members, "endpoint"))
     if kind == FrameType.REFUSED:
@@ -393,6 +421,46 @@ def decode_control(kind: int, identifier: int, payload: bytes) -> ControlFrame:
     if kind == FrameType.WITHDRAW:
         return Withdraw(identifier)
     return Withdrawn(identifier, text_member(members, "reason"))
+
+
+def _register(identifier: int, members: dict[str, Any]) -> Register:
+    name, kind = text_member(members, "name"), text_member(members, "kind")
+    if not SERVICE_NAME.fullmatch(name):
+        raise ProtocolError("a service name that is neither a DNS label nor one with a path")
+    if kind not in KINDS:
+        raise ProtocolError("an unknown kind of service")
+    hostname, path = optional_text(members, "hostname"), optional_text(members, "path")
+    if hostname is not None and not (kind in NAMED_KINDS and SERVICE_HOST.fullmatch(hostname)):
+        raise ProtocolError("a hostname that a service cannot have")
+    if path is not None and not (kind == "http" and SERVICE_PATH.fullmatch(path)):
+        raise ProtocolError("a path that a service cannot have")
+    share = members.get("share", False)
+    if not isinstance(share, bool) or (share and kind not in NAMED_KINDS):
+        raise ProtocolError("no proper value for 'share'")
+    return Register(
+        identifier,
+        name,
+        kind,
+        optional_text(members, "asked", limit=253),
+        hostname,
+        path,
+        share,
+        _policy(members.get("policy")),
+    )
+
+
+def _policy(policy: Any) -> dict[str, Any] | None:
+    if policy is None:
+        return None
+    if not isinstance(policy, dict):
+        raise ProtocolError("a policy that is not a JSON object")
+    try:
+        size = len(json.dumps(policy, separators=(",", ":")))
+    except RecursionError:
+        raise ProtocolError("a policy that is nested too deeply") from None
+    if size > MAX_POLICY:
+        raise ProtocolError(f"a policy of more than {MAX_POLICY} bytes")
+    return policy
 
 
 def parse_object(payload: bytes) -> dict[str, Any]:

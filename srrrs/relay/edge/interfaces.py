@@ -72,6 +72,10 @@ class IPublicService(Interface):
     def request_ended() -> None:
         """One for each :meth:`request_begun` that raised nothing."""
 
+    def failed() -> None:
+        """It did not take a stream, or ended it before the first byte. Of those that share a name,
+        one that failed is left out for a moment."""
+
 
 class IRoutes(Interface):
     """From a request to a service. Hosts are lower-case, without port or final dot."""
@@ -83,7 +87,12 @@ class IRoutes(Interface):
         """The service that owns the host and the longest prefix of the path; ``None``: nobody.
 
         :param path: the target of a request in origin form, query and all, or ``*``.
+        :raises BadRequest: backends could read the path as one service's or as another's.
         """
+
+    def lookup_tls(host: str) -> IPublicService | None:
+        """The service of kind ``tls`` that owns the host, its agent connected or not; it gets
+        connections as they are, their TLS too."""
 
 
 class IResponder(Interface):
