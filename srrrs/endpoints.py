@@ -10,10 +10,14 @@ process.
 ``token``
     the token itself, ``file:PATH`` or ``env:NAME``; the latter two are read at every dial.
 ``kind``
-    ``http`` (default), ``tcp`` or ``ssh``.
+    ``http`` (default), ``tls``, ``tcp`` or ``ssh``.
 ``name``
-    the service's name; for ``http`` also the subdomain asked for. Default: the kind, and for
-    ``http`` a subdomain of the relay's choice.
+    the service's name; for ``http`` and ``tls`` also the subdomain asked for. Default: the kind,
+    and for those two a subdomain of the relay's choice.
+``hostname``, ``path``, ``share``
+    a whole host instead of the subdomain, what requests' paths begin with, and whether agents of
+    the same token may serve the same (``yes`` or ``no``), as the agent's ``--hostname``,
+    ``--local-http NAME/PATH=`` and ``--share``.
 ``instance``, ``heartbeat``, ``ca``, ``pin``, ``insecure``
     as the agent's ``--instance``, ``--heartbeat-interval``, ``--ca-file``, ``--pin`` and
     ``--insecure`` (``yes`` or ``no``).
@@ -52,7 +56,7 @@ from srrrs.config import AgentLimits, ConfigError, TokenSource, values
 from srrrs.net.dial import DialTarget
 from srrrs.net.netwatch import NetWatch
 from srrrs.protocol.flow import Budget
-from srrrs.protocol.frames import KINDS, SERVICE_NAME
+from srrrs.protocol.frames import KINDS, NAMED_KINDS, SERVICE_HOST, SERVICE_NAME, SERVICE_PATH
 
 _T = TypeVar("_T")
 
@@ -72,7 +76,7 @@ class SrrrsAddress:
     :ivar host: the public host name or address.
     :ivar port: the public port.
     :ivar name: the service's name.
-    :ivar kind: ``http``, ``tcp`` or ``ssh``.
+    :ivar kind: ``http``, ``tls``, ``tcp`` or ``ssh``.
     :ivar type: ``TCP``, as of the addresses of TCP ports.
     """
 
@@ -173,8 +177,11 @@ class SrrrsServerEndpoint:
 
     :param reactor: what the agent runs on.
     :param relay: the relay and how to dial it.
-    :param kind: ``http``, ``tcp`` or ``ssh``.
+    :param kind: ``http``, ``tls``, ``tcp`` or ``ssh``.
     :param name: the service's name, or None for the kind's.
+    :param hostname: a whole host to ask for instead of the name.
+    :param path: what requests' paths begin with.
+    :param share: whether agents of the same token may serve the same.
     """
 
     def __init__(
@@ -184,12 +191,19 @@ class SrrrsServerEndpoint:
         kind: str = "http",
         name: str | None = None,
         agents: AgentPool | None = None,
+        *,
+        hostname: str | None = None,
+        path: str | None = None,
+        share: bool = False,
     ) -> None:
         self._reactor = reactor
         self._relay = relay
         self._kind = kind
-        self._name = name or kind
-        self._asked = name if kind == "http" else None
+        self._name = (name or kind) + (path or "")
+        self._asked = name if kind in NAMED_KINDS and hostname is None else None
+        self._hostname = hostname
+        self._path = path
+        self._share = share
         self._agents = pool if agents is None else agents
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -205,7 +219,15 @@ class SrrrsServerEndpoint:
         agent = self._agents.acquire(self._reactor, self._relay)
         backend = FactoryBackend(factory)
         try:
-            service = agent.add(self._name, self._kind, backend, self._asked)
+            service = agent.add(
+                self._name,
+                self._kind,
+                backend,
+                self._asked,
+                hostname=self._hostname,
+                path=self._path,
+                share=self._share,
+            )
         except ValueError as problem:
             await self._agents.release(self._reactor, self._relay)
             raise CannotListenError("srrrs", self._name, problem) from None
@@ -289,6 +311,9 @@ def parse_server(
     ca: str | None = None,
     pin: str | None = None,
     insecure: str = "no",
+    hostname: str | None = None,
+    path: str | None = None,
+    share: str = "no",
     **unknown: str,
 ) -> SrrrsServerEndpoint:
     """The endpoint for the arguments of a ``srrrs:`` string.
@@ -305,12 +330,23 @@ def parse_server(
         )
     if kind not in KINDS:
         raise ValueError(f"srrrs: kind={kind}: must be one of {', '.join(sorted(KINDS))}")
-    if name is not None and not SERVICE_NAME.fullmatch(name):
+    if name is not None and (not SERVICE_NAME.fullmatch(name) or "/" in name):
         raise ValueError(
             f"srrrs: name={name}: must be 1 to 63 of a-z, 0-9 and -, with none at an end"
         )
-    if insecure.lower() not in _WORDS:
-        raise ValueError("srrrs: insecure= must be yes or no")
+    if hostname is not None and not SERVICE_HOST.fullmatch(hostname):
+        raise ValueError(f"srrrs: hostname={hostname}: must be a host name in lower case")
+    if path is not None and not SERVICE_PATH.fullmatch(path):
+        raise ValueError(f"srrrs: path={path}: must be /SEGMENT, of letters, digits and ._~@+-")
+    if path is not None and kind != "http":
+        raise ValueError("srrrs: path= is for kind=http")
+    for argument, word in (("insecure", insecure), ("share", share)):
+        if word.lower() not in _WORDS:
+            raise ValueError(f"srrrs: {argument}= must be yes or no")
+    if name is None and hostname is None and (path is not None or _WORDS[share.lower()]):
+        raise ValueError("srrrs: path= and share= need a name= or a hostname=")
+    if kind not in NAMED_KINDS and (hostname is not None or _WORDS[share.lower()]):
+        raise ValueError("srrrs: hostname= and share= are for kind=http and kind=tls")
     allow = _WORDS[insecure.lower()]
     url = _checked("edge", lambda: values.edge_url(edge, insecure=allow))
     target = DialTarget.from_url(
@@ -325,7 +361,9 @@ def parse_server(
         _checked("instance", lambda: None if instance is None else values.instance(instance)),
         _checked("heartbeat", lambda: _interval(heartbeat)),
     )
-    return SrrrsServerEndpoint(reactor, relay, kind, name)
+    return SrrrsServerEndpoint(
+        reactor, relay, kind, name, hostname=hostname, path=path, share=_WORDS[share.lower()]
+    )
 
 
 def _checked(name: str, parse: Callable[[], _T]) -> _T:

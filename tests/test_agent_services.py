@@ -51,7 +51,7 @@ class Registry:
         self.services.up(self.sent.append)
 
     def add(self, name: str = "blog") -> PublishedService:
-        return self.services.add(name, "http", self.backend, name)
+        return self.services.add(Register(0, name, "http", name), self.backend)
 
     def reach(self, phase: Phase) -> PublishedService:
         """A service in that phase, over the table's own inputs."""
@@ -101,7 +101,7 @@ def test_the_registry_takes_each_input_in_each_phase(phase: Phase, event: Input)
 def test_services_are_registered_when_a_tunnel_stands() -> None:
     registry = Registry()
     registry.add("blog")
-    registry.services.add("ssh", "ssh", FakeBackend(), None)
+    registry.services.add(Register(0, "ssh", "ssh"), FakeBackend())
     assert registry.sent == []
     registry.up()
     assert registry.sent == [Register(1, "blog", "http", "blog"), Register(2, "ssh", "ssh", None)]
@@ -273,8 +273,8 @@ def test_waiting_for_an_address() -> None:
     ("name", "kind"), [("Blog", "http"), ("a_b", "http"), ("-a", "tcp"), ("", "tcp"), ("a", "udp")]
 )
 def test_names_and_kinds_are_checked(name: str, kind: str) -> None:
-    with pytest.raises(ValueError, match="is no"):
-        Registry().services.add(name, kind, FakeBackend(), None)
+    with pytest.raises(ValueError, match="cannot be published"):
+        Registry().services.add(Register(0, name, kind), FakeBackend())
 
 
 def test_a_name_is_used_once() -> None:

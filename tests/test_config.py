@@ -488,4 +488,4 @@ def test_sample_files_are_good_without_their_comment_signs(tmp_path: Path) -> No
         if section == "relay":
             assert relay_config({"config": [str(file)]}, {}).domain == "localhost"
         else:
-            assert len(agent_config({"config": [str(file)]}, {}).services) == 4
+            assert len(agent_config({"config": [str(file)]}, {}).services) == 6

@@ -120,7 +120,15 @@ def make_agent(reactor: Any, config: AgentConfig, reporter: Reporter | None = No
             raise ConfigError(f"{spec.name}: {spec.address!r}: {problem}") from None
         backend = EndpointBackend(reactor, endpoint, spec.address, timeout)
         try:
-            agent.add(spec.name, spec.kind, backend, spec.asked)
+            agent.add(
+                spec.name,
+                spec.kind,
+                backend,
+                spec.asked,
+                hostname=spec.hostname,
+                path=spec.path,
+                share=spec.share,
+            )
         except ValueError as problem:
             raise ConfigError(str(problem)) from None
     return agent

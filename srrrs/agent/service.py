@@ -34,7 +34,7 @@ from srrrs.net.dial import DialError
 from srrrs.net.draining import DRAIN, when_idle
 from srrrs.net.tunnel import ITunnelHandler, Tunnel, TunnelLost
 from srrrs.protocol.errors import CloseCode, ResetCode
-from srrrs.protocol.frames import ControlFrame, Goaway
+from srrrs.protocol.frames import ControlFrame, Goaway, Register
 from srrrs.protocol.handshake import Hello, Welcome
 
 #: Seconds for which streams wait for another connection, unless told otherwise.
@@ -155,14 +155,25 @@ class Agent(service.Service):
     # --- services -------------------------------------------------------------------------------
 
     def add(
-        self, name: str, kind: str, backend: IBackend, asked: str | None = None
+        self,
+        name: str,
+        kind: str,
+        backend: IBackend,
+        asked: str | None = None,
+        *,
+        hostname: str | None = None,
+        path: str | None = None,
+        share: bool = False,
+        policy: dict[str, Any] | None = None,
     ) -> PublishedService:
         """Publish one more service, now or as soon as a tunnel stands.
 
-        :param asked: for ``http``, the subdomain to ask for.
-        :raises ValueError: the name is taken or cannot be one, or the kind is unknown.
+        The arguments are those of :class:`~srrrs.protocol.frames.Register`.
+
+        :raises ValueError: the name is taken, or one of them is malformed.
         """
-        return self.services.add(name, kind, backend, asked)
+        frame = Register(0, name, kind, asked, hostname, path, share, policy)
+        return self.services.add(frame, backend)
 
     def remove(self, name: str) -> Deferred[None]:
         """Withdraw a service; fires once that is done. :raises KeyError: no such service."""

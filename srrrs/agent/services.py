@@ -7,6 +7,7 @@ reset, whatever a relay asks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -16,16 +17,15 @@ from twisted.logger import Logger
 from srrrs.agent.backends import IBackend
 from srrrs.agent.phases import TRANSITIONS, Action, Input, Phase
 from srrrs.net.backoff import SLOW_BASE, SLOW_CAP, Backoff
-from srrrs.protocol.errors import ResetCode
+from srrrs.protocol.errors import ProtocolError, ResetCode
 from srrrs.protocol.frames import (
-    KINDS,
-    SERVICE_NAME,
     ControlFrame,
     Refused,
     Register,
     Registered,
     Withdraw,
     Withdrawn,
+    check_register,
 )
 
 #: Seconds that the relay has to confirm a withdrawal before the agent takes it for done.
@@ -72,20 +72,18 @@ class ServiceObserver(Protocol):
 class PublishedService:
     """One service of an agent.
 
-    :ivar name: unique in the agent; a DNS label.
-    :ivar kind: ``http``, ``tcp`` or ``ssh``.
-    :ivar asked: the public name asked for, or None.
+    :ivar frame: what the relay is asked, but for the service id.
+    :ivar name: unique in the agent; a DNS label, and the path where it has one.
+    :ivar kind: ``http``, ``tls``, ``tcp`` or ``ssh``.
     :ivar backend: who serves its streams.
     :ivar phase: where it is.
     :ivar endpoint: its public URL while registered, else None.
     """
 
-    def __init__(
-        self, name: str, kind: str, asked: str | None, backend: IBackend, backoff: Backoff
-    ) -> None:
-        self.name = name
-        self.kind = kind
-        self.asked = asked
+    def __init__(self, frame: Register, backend: IBackend, backoff: Backoff) -> None:
+        self.frame = frame
+        self.name = frame.name
+        self.kind = frame.kind
         self.backend = backend
         self.phase = Phase.OFFLINE
         self.endpoint: str | None = None
@@ -156,18 +154,17 @@ class Services:
         """The service of that name, or None."""
         return self._by_name.get(name)
 
-    def add(self, name: str, kind: str, backend: IBackend, asked: str | None) -> PublishedService:
+    def add(self, frame: Register, backend: IBackend) -> PublishedService:
         """Publish one more service, at once if a tunnel stands.
 
-        :raises ValueError: the name is taken in this agent or is no DNS label, or the kind is
-            unknown.
+        :param frame: what the relay is asked; its service id does not count.
+        :raises ValueError: the name is taken in this agent, or the frame is malformed.
         """
-        if not SERVICE_NAME.fullmatch(name):
-            raise ValueError(
-                f"{name!r} is no service name: 1 to 63 of a-z, 0-9 and -, none at an end"
-            )
-        if kind not in KINDS:
-            raise ValueError(f"{kind!r} is no kind of service: {', '.join(sorted(KINDS))}")
+        try:
+            check_register(frame)
+        except ProtocolError as problem:
+            raise ValueError(f"{frame.name!r} cannot be published: {problem}") from None
+        name = frame.name
         if name in self._by_name:
             raise ValueError(f"two services are named {name!r}: give one of them another name")
         backoff = Backoff(
@@ -177,7 +174,7 @@ class Services:
             slow_base=SLOW_BASE,
             slow_cap=SLOW_CAP,
         )
-        service = PublishedService(name, kind, asked, backend, backoff)
+        service = PublishedService(frame, backend, backoff)
         self._by_name[name] = service
         backend.started()
         if self._send is not None:
@@ -275,7 +272,7 @@ class Services:
         self._last_id += 1
         service.service_id = self._last_id
         self._by_id[service.service_id] = service
-        self._transmit(Register(service.service_id, service.name, service.kind, service.asked))
+        self._transmit(replace(service.frame, service_id=service.service_id))
 
     def _announce(self, service: PublishedService) -> None:
         assert service.endpoint is not None

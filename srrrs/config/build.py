@@ -11,14 +11,14 @@ from typing import Any, Final
 from srrrs.config import values
 from srrrs.config.errors import ConfigError
 from srrrs.config.model import AgentConfig, AgentLimits, Kind, RelayConfig, RelayLimits, ServiceSpec
-from srrrs.config.services import check_names, service
+from srrrs.config.services import check_names, service, shared, with_hostnames
 from srrrs.config.sources import Setting, resolve
 from srrrs.config.table import AGENT_OPTIONS, RELAY_OPTIONS, STORE_OPTIONS, Option
 
 Given = Mapping[str, Sequence[str]]
 
 ROOT_DATA_DIR: Final = Path("/var/lib/srrrs")
-_KINDS: Final[tuple[Kind, ...]] = ("http", "ssh", "tcp")
+_KINDS: Final[tuple[Kind, ...]] = ("http", "tls", "ssh", "tcp")
 
 
 def relay_config(given: Given, environ: Mapping[str, str]) -> RelayConfig:
@@ -134,6 +134,19 @@ def _services(settings: Mapping[str, Setting]) -> tuple[ServiceSpec, ...]:
             except ConfigError as error:
                 raise ConfigError(f"{setting.origin}: {error}") from None
     if not found:
-        raise ConfigError("no service to publish: give --local-http, --local-ssh or --local-tcp")
+        raise ConfigError(
+            "no service to publish: give --local-http, --local-tls, --local-ssh or --local-tcp"
+        )
     check_names(found)
-    return tuple(spec for _, spec in found)
+    specs = [spec for _, spec in found]
+    hosts, share = settings["hostname"], settings["share"]
+    try:
+        specs = with_hostnames(specs, hosts.value)
+    except ConfigError as error:
+        raise ConfigError(f"{hosts.origin}: {error}") from None
+    if share.value:
+        try:
+            specs = shared(specs)
+        except ConfigError as error:
+            raise ConfigError(f"{share.origin}: {error}") from None
+    return tuple(specs)

@@ -11,7 +11,7 @@ from srrrs.config.token import TokenSource
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-Kind = Literal["http", "tcp", "ssh"]
+Kind = Literal["http", "tls", "tcp", "ssh"]
 LogLevel = Literal["debug", "info", "warn", "error"]
 
 
@@ -85,11 +85,14 @@ class AgentLimits:
 class ServiceSpec:
     """A local service to publish.
 
-    :ivar name: its name, unique in the agent; a DNS label.
-    :ivar kind: ``http``, ``tcp`` or ``ssh``.
+    :ivar name: its name, unique in the agent; a DNS label, and the path where it has one.
+    :ivar kind: ``http``, ``tls``, ``tcp`` or ``ssh``.
     :ivar address: where it is, as the user wrote it.
     :ivar endpoint: the same as a Twisted client endpoint string.
     :ivar asked: the subdomain asked for, or None.
+    :ivar hostname: the whole host asked for in its place, or None.
+    :ivar path: what requests' paths begin with, or None: any.
+    :ivar share: whether other agents of the token may serve the same.
     """
 
     name: str
@@ -97,6 +100,9 @@ class ServiceSpec:
     address: str
     endpoint: str
     asked: str | None = None
+    hostname: str | None = None
+    path: str | None = None
+    share: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,16 @@
-"""``[NAME=]ADDR``: which local service is published, and under which name."""
+"""``[NAME[/PATH]=]ADDR``: which local service is published, and under which name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from srrrs.config.errors import ConfigError
 from srrrs.config.model import Kind, ServiceSpec
 from srrrs.config.values import is_address
-from srrrs.protocol.frames import SERVICE_NAME
+from srrrs.protocol.frames import NAMED_KINDS, SERVICE_HOST, SERVICE_NAME
 
 _HOST_PORT: Final = re.compile(r"([^\s:=\\/\[\]]+):(\d{1,5})", re.ASCII)
 _V6_PORT: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\]:(\d{1,5})", re.ASCII)
@@ -20,7 +21,8 @@ _ENDPOINT_WORDS: Final = frozenset(
 
 
 def service(kind: Kind, text: str) -> ServiceSpec:
-    """The service that ``[NAME=]ADDR`` means; ssh takes no name, for it is always ``ssh``.
+    """The service that ``[NAME=]ADDR`` means, or of http ``NAME/PATH=ADDR``; ssh takes no name, for
+    it is always ``ssh``.
 
     :raises ConfigError: it means none.
     """
@@ -28,8 +30,13 @@ def service(kind: Kind, text: str) -> ServiceSpec:
     endpoint = client_endpoint(address)
     if kind == "ssh":
         return ServiceSpec("ssh", kind, address, endpoint)
-    if kind == "http":
-        return ServiceSpec(name or "http", kind, address, endpoint, asked=name)
+    label, slash, path = (name or "").partition("/")
+    if slash and kind != "http":
+        raise ConfigError(f"{name!r}: only HTTP services have a path")
+    if kind in NAMED_KINDS:
+        return ServiceSpec(
+            name or kind, kind, address, endpoint, asked=label or None, path=slash + path or None
+        )
     if name is None:
         port = _port_of(endpoint)
         if port is None:
@@ -53,17 +60,78 @@ def check_names(services: Iterable[tuple[str, ServiceSpec]]) -> None:
             )
 
 
+def with_hostnames(services: Sequence[ServiceSpec], texts: Iterable[str]) -> list[ServiceSpec]:
+    """The services with the whole hosts that ``[NAME=]HOST`` gives them: to all whose name, but for
+    the path, is NAME; without NAME to the only one that can have a host.
+
+    :raises ConfigError: a text is none, or there is no such service.
+    """
+    names = dict.fromkeys(_label(spec) for spec in services if spec.kind in NAMED_KINDS)
+    hosts: dict[str, str] = {}
+    for text in texts:
+        name, equals, host = text.strip().rpartition("=")
+        host = host.lower().removesuffix(".")
+        if not SERVICE_HOST.fullmatch(host):
+            raise ConfigError(f"{host!r} is no host name: write app.example.com")
+        if not equals:
+            if len(names) != 1:
+                known = ", ".join(names) or "none"
+                raise ConfigError(f"{host}: say of which service (there are: {known}): NAME={host}")
+            (name,) = names
+        if name not in names:
+            raise ConfigError(f"{name}={host}: no HTTP or TLS service is named {name!r}")
+        if hosts.setdefault(name, host) != host:
+            raise ConfigError(
+                f"{name!r} has two hosts, {hosts[name]} and {host}: publish it under two names"
+            )
+    return [
+        replace(spec, asked=None, hostname=hosts[_label(spec)])
+        if spec.kind in NAMED_KINDS and _label(spec) in hosts
+        else spec
+        for spec in services
+    ]
+
+
+def shared(services: Iterable[ServiceSpec]) -> list[ServiceSpec]:
+    """The services, where those that can be are shared with other agents of the token.
+
+    :raises ConfigError: one has no name that could be shared.
+    """
+    found = [replace(spec, share=True) if spec.kind in NAMED_KINDS else spec for spec in services]
+    for spec in found:
+        if spec.share and spec.asked is None and spec.hostname is None:
+            raise ConfigError(
+                f"{spec.address} has no name to share: write NAME={spec.address}, "
+                "or give it a --hostname"
+            )
+    return found
+
+
+def _label(spec: ServiceSpec) -> str:
+    return spec.name.partition("/")[0]
+
+
 def split_name(text: str) -> tuple[str | None, str]:
-    """Name and address. Endpoint strings hold ``=`` too, but only behind a colon.
+    """Name (with the path, where there is one) and address. Endpoint strings hold ``=`` too, but
+    only behind a colon.
 
     :raises ConfigError: the name is no service name.
     """
     head, equals, rest = text.partition("=")
     if not equals or ":" in head:
         return None, text
+    head = head.rstrip("/")
+    label, slash, path = head.partition("/")
+    if not SERVICE_NAME.fullmatch(label):
+        hint = f": for a whole host write NAME=ADDR and --hostname NAME={label}"
+        raise ConfigError(
+            f"{label!r} is no service name: 1 to 63 of a-z, 0-9 and '-', no '-' at either end"
+            + (hint if SERVICE_HOST.fullmatch(label) else "")
+        )
     if not SERVICE_NAME.fullmatch(head):
         raise ConfigError(
-            f"{head!r} is no service name: 1 to 63 of a-z, 0-9 and '-', no '-' at either end"
+            f"{slash + path!r} is no path that a service can have: up to 128 letters, digits, "
+            "'/' and any of '._~@+-', without '.' and '..'"
         )
     return head, rest
 

@@ -269,10 +269,34 @@ AGENT_OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="local-http",
         parse=values.text_line,
-        metavar="[NAME=]ADDR",
-        help="Publish a web server as NAME.DOMAIN, or under a name that the relay chooses. "
-        "May be given more than once.",
+        metavar="[NAME[/PATH]=]ADDR",
+        help="Publish a web server as NAME.DOMAIN, or under a name that the relay chooses; with "
+        "/PATH for requests below it alone. May be given more than once.",
         repeatable=True,
+    ),
+    Option(
+        name="local-tls",
+        parse=values.text_line,
+        metavar="[NAME=]ADDR",
+        help="Publish a server that speaks TLS by itself as NAME.DOMAIN: the relay passes it on "
+        "as it is. May be given more than once.",
+        repeatable=True,
+    ),
+    Option(
+        name="hostname",
+        parse=values.text_line,
+        metavar="[NAME=]HOST",
+        help="Publish HTTP or TLS service NAME as HOST instead of a subdomain; the token must be "
+        "allowed to. NAME may be left out where there is one. May be given more than once.",
+        repeatable=True,
+    ),
+    Option(
+        name="share",
+        parse=values.boolean,
+        metavar="",
+        help="Serve the HTTP and TLS services together with other agents of the same token that "
+        "share theirs by the same name.",
+        default="false",
     ),
     Option(
         name="local-ssh",

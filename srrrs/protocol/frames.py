@@ -424,43 +424,45 @@ def decode_control(kind: int, identifier: int, payload: bytes) -> ControlFrame:
 
 
 def _register(identifier: int, members: dict[str, Any]) -> Register:
-    name, kind = text_member(members, "name"), text_member(members, "kind")
-    if not SERVICE_NAME.fullmatch(name):
-        raise ProtocolError("a service name that is neither a DNS label nor one with a path")
-    if kind not in KINDS:
-        raise ProtocolError("an unknown kind of service")
-    hostname, path = optional_text(members, "hostname"), optional_text(members, "path")
-    if hostname is not None and not (kind in NAMED_KINDS and SERVICE_HOST.fullmatch(hostname)):
-        raise ProtocolError("a hostname that a service cannot have")
-    if path is not None and not (kind == "http" and SERVICE_PATH.fullmatch(path)):
-        raise ProtocolError("a path that a service cannot have")
-    share = members.get("share", False)
-    if not isinstance(share, bool) or (share and kind not in NAMED_KINDS):
-        raise ProtocolError("no proper value for 'share'")
-    return Register(
+    frame = Register(
         identifier,
-        name,
-        kind,
+        text_member(members, "name"),
+        text_member(members, "kind"),
         optional_text(members, "asked", limit=253),
-        hostname,
-        path,
-        share,
-        _policy(members.get("policy")),
+        optional_text(members, "hostname"),
+        optional_text(members, "path"),
+        members.get("share", False),
+        members.get("policy"),
     )
+    check_register(frame)
+    return frame
 
 
-def _policy(policy: Any) -> dict[str, Any] | None:
-    if policy is None:
-        return None
-    if not isinstance(policy, dict):
+def check_register(frame: Register) -> None:
+    """Whether all but the service id is as it must be. :raises ProtocolError: it is not."""
+    if not SERVICE_NAME.fullmatch(frame.name):
+        raise ProtocolError(
+            "a service name that is not a DNS label (1 to 63 of a-z, 0-9 and -, none at an end)"
+        )
+    if frame.kind not in KINDS:
+        raise ProtocolError(f"an unknown kind of service (there are {', '.join(sorted(KINDS))})")
+    named = frame.kind in NAMED_KINDS
+    if frame.hostname is not None and not (named and SERVICE_HOST.fullmatch(frame.hostname)):
+        raise ProtocolError("a hostname that a service cannot have")
+    if frame.path is not None and not (frame.kind == "http" and SERVICE_PATH.fullmatch(frame.path)):
+        raise ProtocolError("a path that a service cannot have")
+    if not isinstance(frame.share, bool) or (frame.share and not named):
+        raise ProtocolError("a service that cannot be shared")
+    if frame.policy is None:
+        return
+    if not isinstance(frame.policy, dict):
         raise ProtocolError("a policy that is not a JSON object")
     try:
-        size = len(json.dumps(policy, separators=(",", ":")))
+        size = len(json.dumps(frame.policy, separators=(",", ":")))
     except RecursionError:
         raise ProtocolError("a policy that is nested too deeply") from None
     if size > MAX_POLICY:
         raise ProtocolError(f"a policy of more than {MAX_POLICY} bytes")
-    return policy
 
 
 def parse_object(payload: bytes) -> dict[str, Any]:
