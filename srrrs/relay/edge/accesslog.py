@@ -189,10 +189,6 @@ class AccessLog:
         return self._stamp.encode()
 
 
-_MONTHS[at.month - 1]
-        return at.strftime(f"%d/{month}/%Y:%H:%M:%S +0000").encode()
-
-
 _MONTHS: Final = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
 
