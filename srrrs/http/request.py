@@ -2,54 +2,212 @@
 
 from __future__ import annotations
 
-from srrrs.http.head import End, HeadLimits, RequestHead
+import re
+from typing import Final
+
+import httptools
+
+from srrrs.http.errors import BadRequest
+from srrrs.http.fields import (
+    TOKEN,
+    Collector,
+    Malformed,
+    check_bytes,
+    check_part,
+    options,
+    parse_framing,
+    split_authority,
+)
+from srrrs.http.head import NO_BODY, Fields, Framing, HeadLimits, Kind, RequestHead
+from srrrs.http.message import MessageReader, State
+
+MAX_METHOD: Final = 32
+"""Bytes of a method."""
+NOT_PASSED_ON: Final = (b"h2", b"http/", b"tls/")
+"""How protocols begin to which a connection is never changed: requests that no edge sees would
+follow (RFC 9113, 3.1: clients ask no more for h2c; RFC 2817: TLS)."""
+
+_LINE: Final = re.compile(rb"([A-Z-]{1,%d}) ([!-~]+) HTTP/1\.([01])\r\n" % MAX_METHOD)
+_LINE_PART: Final = re.compile(
+    rb"[A-Z-]{1,%d}(?: (?:[!-~]+(?: (?:H(?:T(?:T(?:P(?:/(?:1(?:\.(?:[01]\r?)?)?)?)?)?)?)?)?)?)?)?"
+    % MAX_METHOD
+)
+_ABSOLUTE: Final = re.compile(rb"(https?)://([^/?]*)", re.IGNORECASE)
+_FIELD_START: Final = re.compile(TOKEN + rb":")
+_DECIDING: Final = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"}
+)
 
 
-class RequestReader:
+class RequestReader(MessageReader[RequestHead]):
     """Requests one after another on one connection; pulled, never pushed.
 
     :param limits: of each head.
-    :ivar begun: a byte of the current request has come.
-    :ivar pending: bytes that were fed and not given yet.
     """
 
+    __slots__ = ("_skipped",)
+
     def __init__(self, limits: HeadLimits) -> None:
-        raise NotImplementedError
-
-    def feed(self, data: bytes) -> None:
-        """Add bytes; nothing is looked at. The caller keeps what waits here bounded, by reading
-        on only while :meth:`next` gave ``None``, or ``pending`` is small."""
-        raise NotImplementedError
-
-    def next(self) -> RequestHead | bytes | End | None:
-        """What comes next: the head, then pieces of the body (never empty), then the end.
-
-        ``None``: more must be fed; or, after the end, :meth:`next_message` be called.
-
-        :raises BadRequest: the request is malformed or ambiguous, and so it is each time from then
-            on.
-        """
-        raise NotImplementedError
+        super().__init__(limits)
+        self._skipped = False
 
     def next_message(self) -> None:
-        """After an :class:`End`: begin with the next request, of which bytes may wait here."""
-        raise NotImplementedError
+        """After an :class:`~srrrs.http.head.End`: begin with the next request, of which bytes may
+        wait here."""
+        if self._state is not State.OVER:
+            raise ValueError("the request is not over")
+        self._state = State.HEAD
+        self._begun = self._skipped = False
+        self._seen = 0
 
     def eof(self) -> None:
         """The visitor sends no more.
 
-        :raises BadRequest: in the middle of a request. Whole ones may still wait here.
+        :raises BadRequest: in the middle of a request; call it once :meth:`next` gives ``None``.
         """
-        raise NotImplementedError
+        if self._state is State.HEAD:
+            missing = self._at < len(self._data)
+        else:
+            missing = self._state not in (State.BODY_OVER, State.OVER)
+        if missing and self._failure is None:
+            self._failure = BadRequest(400, "The request is not complete.")
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
 
-    def rest(self) -> bytes:
-        """Take all that was fed and not given: another protocol goes on."""
-        raise NotImplementedError
+    def _error(self, malformed: Malformed) -> BadRequest:
+        return BadRequest(malformed.status, f"The request is malformed: {malformed.text}.")
 
-    @property
-    def pending(self) -> int:
-        raise NotImplementedError
+    def _next_head(self) -> RequestHead | None:
+        # An empty line before a request is not part of it (RFC 9112, 2.2): one, no more.
+        if not self._skipped and self._data.startswith(b"\r", self._at):
+            if len(self._data) == self._at + 1:
+                return None
+            if self._data.startswith(b"\r\n", self._at):
+                self._at += 2
+                self._skipped = True
+        return super()._next_head()
 
-    @property
-    def begun(self) -> bool:
-        raise NotImplementedError
+    def _check_start(self, part: bytes, seen: int) -> None:
+        check_part(part, seen)
+        end = part.find(b"\r\n")
+        if end >= 0:
+            if end >= seen - 1:
+                self._split_line(part)
+        elif not _LINE_PART.fullmatch(part):
+            raise Malformed("the request line")
+        elif len(part) > self._limits.target + MAX_METHOD + len(" HTTP/1.1\r") + 1:
+            raise Malformed("its target is too long", 414)
+
+    def _split_line(self, data: bytes) -> tuple[bytes, bytes, tuple[int, int]]:
+        match = _LINE.match(data)
+        if match is None:
+            raise Malformed("the request line")
+        method, target, minor = match.groups()
+        if len(target) > self._limits.target:
+            raise Malformed("its target is too long", 414)
+        return method, target, (1, 1) if minor == b"1" else (1, 0)
+
+    def _parse(self, data: bytes) -> RequestHead:
+        check_bytes(data)
+        method, target, version = self._split_line(data)
+        collector = Collector()
+        try:
+            httptools.HttpRequestParser(collector).feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserInvalidMethodError:
+            raise Malformed("its method is not known here", 501) from None
+        except httptools.HttpParserError:
+            raise Malformed("a field") from None
+        if not collector.done:
+            raise Malformed("a field")
+        fields = collector.fields
+        if len(fields) > self._limits.fields:
+            raise Malformed("it has too many fields", 431)
+        deciding: dict[bytes, list[bytes]] = {}
+        for name, value in fields:
+            if name in _DECIDING:
+                deciding.setdefault(name, []).append(value)
+        head = judge(method, target, version, fields, deciding)
+        self._begin_body(head.framing)
+        return head
+
+
+def judge(
+    method: bytes,
+    target: bytes,
+    version: tuple[int, int],
+    fields: Fields,
+    deciding: dict[bytes, list[bytes]],
+) -> RequestHead:
+    """What a head says as a whole.
+
+    :param deciding: the values of the fields that decide.
+    :raises Malformed: it is ambiguous.
+    """
+    hosts = deciding.get(b"host", ())
+    if len(hosts) != 1:
+        raise Malformed("it needs one Host")
+    authority = hosts[0]
+    host, port = split_authority(authority)
+    if not target.startswith(b"/"):
+        target = _origin_form(method, target, host, port)
+    if b"#" in target:
+        # Readers differ in what they make of it.
+        raise Malformed("its target")
+    if method == b"CONNECT":
+        raise Malformed("this is no proxy")
+    framing = parse_framing(
+        deciding.get(b"content-length", []), deciding.get(b"transfer-encoding", []), version
+    )
+    head = RequestHead(method, target, version, host, authority, fields, framing)
+    says = options(deciding[b"connection"]) if b"connection" in deciding else frozenset()
+    if version >= (1, 1):
+        head.keep_alive = b"close" not in says
+        if b"expect" in deciding:
+            head.expect_continue = _expects(deciding[b"expect"], framing)
+        if b"upgrade" in says and b"upgrade" in deciding:
+            head.upgrade = _upgrade(deciding[b"upgrade"])
+    else:
+        head.keep_alive = b"keep-alive" in says and b"close" not in says
+    return head
+
+
+def _origin_form(method: bytes, target: bytes, host: str, port: int | None) -> bytes:
+    """An absolute target reduced to its path; it has to agree with the Host field."""
+    if target == b"*" and method == b"OPTIONS":
+        return target
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
+        # CONNECT's authority among others: this is no proxy.
+        raise Malformed("its target")
+    usual = 443 if len(absolute[1]) == 5 else 80
+    its_host, its_port = split_authority(absolute[2])
+    if (its_host, its_port or usual) != (host, port or usual):
+        raise Malformed("it names two hosts")
+    path = target[absolute.end() :]
+    if not path and method == b"OPTIONS":
+        return b"*"  # RFC 9112, 3.2.4.
+    return path if path.startswith(b"/") else b"/" + path
+
+
+def _expects(values: list[bytes], framing: Framing) -> bool:
+    if len(values) > 1 or values[0].lower() != b"100-continue":
+        raise Malformed("what it expects is not known here", 417)
+    return framing != NO_BODY and framing != (Kind.LENGTH, 0)
+
+
+def _upgrade(values: list[bytes]) -> bytes | None:
+    """The first protocol that is passed on; without one, the request is as if it had not asked (RFC
+    9110, 7.8)."""
+    for value in values:
+        for each in value.split(b","):
+            protocol = each.strip(b" \t").lower()
+            if protocol and not protocol.startswith(NOT_PASSED_ON):
+                if not _PROTOCOL.fullmatch(protocol):
+                    raise Malformed("a field")
+                return protocol
+    return None
+
+
+_PROTOCOL: Final = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?")

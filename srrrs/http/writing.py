@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from srrrs.http.head import Framing, RequestHead, ResponseHead
+from srrrs.http.head import (
+    CHUNKED,
+    NO_BODY,
+    UNTIL_CLOSE,
+    Framing,
+    Kind,
+    RequestHead,
+    ResponseHead,
+)
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
+"""The end of a chunked body without trailers."""
 
 
 def encode_request(
@@ -20,7 +32,16 @@ def encode_request(
     :param upgrade: the protocol to ask for.
     :raises ValueError: a field or the target would not stay in its place.
     """
-    raise NotImplementedError
+    lines = [b"%b %b HTTP/1.1" % (method, target), *map(b": ".join, fields)]
+    if upgrade is not None:
+        lines += b"connection: upgrade", b"upgrade: " + upgrade
+    elif _TE in fields:
+        # It concerns this hop alone, and so it has to say (RFC 9110, 10.1.4).
+        lines.append(b"connection: te")
+    _add_framing(lines, framing)
+    if lines[0].count(b" ") != 2:
+        raise ValueError("the method or the target holds a blank")
+    return _head(lines)
 
 
 def encode_response(
@@ -39,20 +60,57 @@ def encode_response(
     :param upgrade: of a 101.
     :raises ValueError: a field or the reason would not stay in its place.
     """
-    raise NotImplementedError
+    lines = [b"HTTP/1.1 %d %b" % (status, reason), *map(b": ".join, fields)]
+    if upgrade is not None:
+        lines += b"connection: upgrade", b"upgrade: " + upgrade
+    elif keep_alive is not None:
+        lines.append(b"connection: keep-alive" if keep_alive else b"connection: close")
+    _add_framing(lines, framing)
+    return _head(lines)
 
 
 def visitor_framing(request: RequestHead, response: ResponseHead) -> Framing:
     """How a response's body is sent on to an HTTP/1 visitor: as it came, but what lasts until close
     is chunked for who can read that, and chunks are undone for who cannot."""
-    raise NotImplementedError
+    kind = response.framing.kind
+    if kind is Kind.UNTIL_CLOSE or kind is Kind.CHUNKED:
+        return CHUNKED if request.version >= (1, 1) else UNTIL_CLOSE
+    return response.framing
 
 
 def encode_chunk(data: bytes) -> list[bytes]:
     """One chunk, as pieces for ``writeSequence``; ``data`` is not empty."""
-    raise NotImplementedError
+    if not data:
+        raise ValueError("an empty chunk would be the last")
+    return [b"%x\r\n" % len(data), data, b"\r\n"]
 
 
 def encode_last_chunk(trailers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
-    """The end of a chunked body."""
-    raise NotImplementedError
+    """The end of a chunked body.
+
+    :raises ValueError: a trailer would not stay in its place.
+    """
+    if not trailers:
+        return LAST_CHUNK
+    return _head([b"0", *map(b": ".join, trailers)])
+
+
+_TE: Final = (b"te", b"trailers")
+
+
+def _add_framing(lines: list[bytes], framing: Framing) -> None:
+    if framing is CHUNKED:
+        lines.append(b"transfer-encoding: chunked")
+    elif framing.kind is Kind.LENGTH:
+        lines.append(b"content-length: %d" % framing.length)
+    elif framing is not NO_BODY and framing is not UNTIL_CLOSE:
+        raise ValueError(f"no framing: {framing}")
+
+
+def _head(lines: list[bytes]) -> bytes:
+    """The lines as a head, in which there are exactly these lines."""
+    head = b"\r\n".join([*lines, b"", b""])
+    ends = len(lines) + 1
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\x00" in head:
+        raise ValueError("a line holds the end of a line")
+    return head
