@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from srrrs.protocol.handshake import PATH
-from srrrs.relay.edge.head import BadHead, Head
+from srrrs.http.errors import BadRequest
 from srrrs.relay.edge.pages import Answer, page
 
 _ONCE: Final = (
@@ -19,30 +19,43 @@ _ONCE: Final = (
 """Fields that an agent sends at most once; a repeated one might be read in two ways."""
 
 
-def answer(head: Head) -> Answer | None:
+def answer(head: Any) -> Answer | None:
     """The page that answers a request to the control host; ``None``: it is an agent's.
 
-    :raises BadHead: an agent's handshake is malformed or ambiguous.
+    :raises BadRequest: an agent's handshake is malformed or ambiguous.
     """
     if head.target == PATH.encode():
         return _agents(head)
-    if head.target == b"/" and head.method in ("GET", "HEAD"):
+    if head.target == b"/" and head.method in (b"GET", b"HEAD", "GET", "HEAD"):
         return page(200, "A relay", "An srrrs relay is running here.")
     return page(404, "Not found", "There is nothing here.")
 
 
-def _agents(head: Head) -> Answer | None:
-    if head.method != "GET":
+def answer_late(head: Any) -> Answer:
+    """The same where no agent can come: after a connection's first request, and by HTTP/2.
+
+    What is wrong with a handshake is not looked at either.
+    """
+    if head.target == PATH.encode() and head.method == b"GET":
+        text = "An agent comes with a connection's first request."
+        return page(421, "Misdirected", text)
+    found = answer(head)
+    assert found is not None
+    return found
+
+
+def _agents(head: Any) -> Answer | None:
+    if head.method not in (b"GET", "GET"):
         allow = ("Allow", "GET")
         return page(405, "For agents", "This address is for agents.", allow)
     if not head.values(b"upgrade"):
         upgrade = ("Upgrade", "websocket")
         return page(426, "For agents", "This address is for agents.", upgrade)
     if head.values(b"content-length") or head.values(b"transfer-encoding"):
-        raise BadHead(400, "A handshake has no body.")
+        raise BadRequest(400, "A handshake has no body.")
     # What splits lines is not the same for all who read them as text: ASCII only.
     if any(len(head.values(name)) > 1 for name in _ONCE) or not all(
         value.isascii() for _, value in head.fields
     ):
-        raise BadHead(400, "A header field of the handshake is malformed.")
+        raise BadRequest(400, "A header field of the handshake is malformed.")
     return None

@@ -11,6 +11,8 @@ from typing import Final
 
 import httptools
 
+from srrrs.http.errors import BadRequest as BadHead
+
 END: Final = b"\r\n\r\n"
 MAX_HOST: Final = 253
 """Characters of a host name (RFC 1035, 2.3.4, as text)."""
@@ -27,15 +29,6 @@ _HOST: Final = re.compile(
     r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?)(?::[0-9]{0,5})?"
 )
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
-
-
-class BadHead(Exception):
-    """The head cannot be served: a status and a line for the page."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
 
 
 @dataclass(frozen=True, slots=True)

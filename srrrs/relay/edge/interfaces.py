@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -50,10 +51,10 @@ class IPublicService(Interface):
         :raises ServiceParked: none is, but one was, a moment ago.
         """
 
-    def open(visitor: IAddress, request_id: str = "") -> Channel:
+    def open(visitor: IAddress, connection_id: str = "") -> Channel:
         """Open a stream to it.
 
-        :param request_id: under which the agent logs it.
+        :param connection_id: of the visitor's connection, which the agent logs.
         :raises ServiceAway: the agent is not connected.
         :raises ServiceParked: it was, a moment ago.
         :raises Overloaded: a limit or the memory budget is used up.
@@ -117,7 +118,7 @@ class IResponder(Interface):
     def write(data: bytes) -> None:
         """A piece of the body. It may answer with ``pause_response`` of the exchange."""
 
-    def finish(trailers: list[tuple[bytes, bytes]]) -> None:
+    def finish(trailers: Sequence[tuple[bytes, bytes]]) -> None:
         """The response is complete. The request may not be: the rest of it goes to nobody."""
 
     def broken() -> None:
@@ -125,7 +126,7 @@ class IResponder(Interface):
 
     def switch(head: ResponseHead, origin: OriginConnection) -> None:
         """The backend agreed to another protocol: from here on the connection and the origin's
-        stream are joined."""
+        stream are joined, and :meth:`IExchange.switch_over` tells of their end."""
 
     def flush() -> None:
         """Nothing follows at the moment: what was told goes out now."""
@@ -147,12 +148,19 @@ class IExchange(Interface):
     def request_data(data: bytes) -> None:
         """A piece of the request's body, without framing."""
 
-    def request_end(trailers: list[tuple[bytes, bytes]]) -> None:
+    def request_end(trailers: Sequence[tuple[bytes, bytes]]) -> None:
         """The request is complete; at once after ``start`` where it has no body."""
 
     def visitor_gone() -> None:
         """Nobody is there for the response any more, or the request was broken off. Nothing of the
         responder is called after that."""
+
+    def switch_over(received: int, sent: int, closed: str) -> None:
+        """What :meth:`IResponder.switch` has joined is over.
+
+        :param received: bytes from the visitor, and to it.
+        :param closed: why, for the log.
+        """
 
     def pause_response() -> None:
         """Call ``write`` no more until :meth:`resume_response`; a head or end may still come."""

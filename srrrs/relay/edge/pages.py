@@ -43,6 +43,11 @@ class Answer:
     fields: tuple[tuple[bytes, bytes], ...]
     body: bytes
 
+    @staticmethod
+    def date() -> bytes:
+        """The value of Date now (RFC 9110, 6.6.1)."""
+        return formatdate(usegmt=True).encode()
+
     def encode(self, body: bool = True) -> bytes:
         """A whole HTTP/1.1 response, after which the connection closes.
 
@@ -50,7 +55,7 @@ class Answer:
         """
         lines = [
             b"HTTP/1.1 %d %s" % (self.status, reason_of(self.status)),
-            b"date: " + formatdate(usegmt=True).encode(),
+            b"date: " + self.date(),
             *(name + b": " + value for name, value in self.fields),
             b"content-length: %d" % len(self.body),
             b"connection: close",

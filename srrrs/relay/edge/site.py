@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 
+from srrrs.http.head import HeadLimits
+from srrrs.relay.edge.deadlines import Deadlines
+from srrrs.relay.edge.origin import KEPT, LINGER, OriginConnection
 from srrrs.relay.edge.pages import Pages
 
 if TYPE_CHECKING:
@@ -72,7 +76,12 @@ class SiteLimits:
     body_bytes: int | None = None
 
 
-@dataclass(slots=True)
+RESPONSE_LIMITS: Final = HeadLimits(head_bytes=64 * 1024, fields=256)
+"""Of responses' heads: services are believed more than visitors, but not without end."""
+NETWORKS_KEPT: Final = 4096
+"""Addresses of which it is remembered whether they are trusted."""
+
+
 class Site:
     """What all visitors' protocols share.
 
@@ -80,11 +89,56 @@ class Site:
     :ivar trusted: networks of the proxies that are believed.
     :ivar access_log: told of each request; ``None``: there is none.
     :ivar pages: makes the relay's own answers.
+    :ivar idle_origins: connections to services that wait for another request.
+    :ivar lingering: such that were closed here, and not yet there.
+    :ivar heads: visitors of whom a head, or the rest of a refused body, is due.
+    :ivar idle: visitors of whom nothing is due.
     """
 
-    clock: IReactorTime
-    routes: IRoutes | None = None
-    limits: SiteLimits = SiteLimits()
-    trusted: tuple[IPv4Network | IPv6Network, ...] = ()
-    access_log: AccessLog | None = None
-    pages: Pages = field(default_factory=Pages)
+    def __init__(
+        self,
+        clock: IReactorTime,
+        limits: SiteLimits = SiteLimits(),
+        trusted: tuple[IPv4Network | IPv6Network, ...] = (),
+        access_log: AccessLog | None = None,
+        pages: Pages | None = None,
+    ) -> None:
+        self.clock = clock
+        self.routes: IRoutes | None = None
+        self.limits = limits
+        self.trusted = trusted
+        self.access_log = access_log
+        self.pages = Pages() if pages is None else pages
+        self.request_limits = HeadLimits(limits.head_bytes, limits.head_fields, limits.target_bytes)
+        self.response_limits = RESPONSE_LIMITS
+        self.idle_origins: Deadlines[OriginConnection] = Deadlines(
+            clock, KEPT, OriginConnection.close
+        )
+        self.lingering: Deadlines[OriginConnection] = Deadlines(
+            clock, LINGER, OriginConnection.abort_late
+        )
+        self.heads: Deadlines[Any] = Deadlines(clock, limits.head_timeout, _head_overdue)
+        self.idle: Deadlines[Any] = Deadlines(clock, limits.idle_timeout, _idle_too_long)
+        self.is_trusted = lru_cache(NETWORKS_KEPT)(self._is_trusted)
+
+    def _is_trusted(self, address: str) -> bool:
+        """Whether an address, as text, is a trusted proxy's."""
+        try:
+            ip = ip_address(address)
+        except ValueError:
+            return False
+        mapped = getattr(ip, "ipv4_mapped", None)
+        return any((mapped or ip) in network for network in self.trusted)
+
+    def stop(self) -> None:
+        """No time is kept any more."""
+        for each in (self.idle_origins, self.lingering, self.heads, self.idle):
+            each.stop()
+
+
+def _head_overdue(visitor: Any) -> None:
+    visitor.head_overdue()
+
+
+def _idle_too_long(visitor: Any) -> None:
+    visitor.idle_too_long()

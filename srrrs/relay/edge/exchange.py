@@ -1,0 +1,548 @@
+"""One request and its response, whatever version of HTTP the visitor speaks.
+
+The states::
+
+    NEW ──start──▶ CHECKING ──▶ WAITING ──▶ ASKED ──a final head──▶ ANSWERING ──▶ OVER
+                  (a password) (an agent)     │
+                                              ├──101──▶ SWITCHED ──▶ OVER
+                                              └──dead before its first byte, once──▶ ASKED
+
+Each may be left out, and each goes to OVER by a page of the relay's own (while no head was told),
+by ``broken`` (after it), or where the visitor goes away. OVER is reached once, and nothing of the
+responder or the origin is called after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from srrrs.http.forwarding import Forwarder, response_fields, trailer_fields, visitor_address
+from srrrs.http.head import NO_BODY, Framing, Kind, RequestHead, ResponseHead
+from srrrs.http.response import ResponseReader
+from srrrs.http.writing import encode_chunk, encode_last_chunk, encode_request
+from srrrs.net.address import visitor_address as address_of
+from srrrs.protocol.errors import Overloaded, ResetCode
+from srrrs.relay.edge import control
+from srrrs.relay.edge.accesslog import RequestEntry
+from srrrs.relay.edge.interfaces import (
+    IExchange,
+    IPublicService,
+    IResponder,
+    ServiceAway,
+    ServiceParked,
+)
+from srrrs.relay.edge.origin import OriginConnection, OriginPool
+from srrrs.relay.edge.pages import RETRY_AFTER, Answer, reason_of
+
+if TYPE_CHECKING:
+    from srrrs.relay.edge.site import ConnectionInfo, Site
+
+REPEATABLE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+"""Methods that may be asked twice (RFC 9110, 9.2.2)."""
+SURE_FOR: Final = 4.0
+"""Seconds after which a kept connection may be closed by its backend at any moment (the shortest
+default in use is Node's 5 s), so that what cannot be repeated goes by a fresh one."""
+
+
+class State(Enum):
+    """See above."""
+
+    __hash__ = object.__hash__
+
+    NEW = "new"
+    CHECKING = "checking"
+    WAITING = "waiting"
+    ASKED = "asked"
+    ANSWERING = "answering"
+    SWITCHED = "switched"
+    OVER = "over"
+
+
+class VisitorContext:
+    """What the exchanges of one visitor's connection share.
+
+    :ivar pool: its idle connections to services.
+    """
+
+    __slots__ = ("_count", "_prefix", "address", "forwarder", "info", "pool", "site", "text")
+
+    def __init__(self, site: Site, info: ConnectionInfo) -> None:
+        self.site = site
+        self.info = info
+        self.address: IAddress = info.peer
+        # Empty where there is none (a UNIX socket).
+        self.text: str = getattr(info.peer, "host", "").partition("%")[0]
+        self.forwarder = Forwarder(self.text, info.secure, info.trusted)
+        self.pool = OriginPool(site.idle_origins)
+        self._prefix = info.id.encode() + b"-"
+        self._count = 0
+
+    def next_id(self) -> bytes:
+        """The id of the connection's next request."""
+        self._count += 1
+        return b"%b%d" % (self._prefix, self._count)
+
+    def who(self, head: RequestHead) -> IAddress:
+        """Who asks: a trusted proxy speaks for somebody else."""
+        if not self.info.trusted:
+            return self.address
+        text = visitor_address(head, self.text, self.site.is_trusted)
+        return self.address if text == self.text else address_of(f"{text} 0")
+
+    def close(self) -> None:
+        """The connection has ended."""
+        self.pool.close()
+
+
+@implementer(IExchange)
+class Exchange:
+    """One request and its response.
+
+    :param responder: the visitor's side.
+    :ivar head: of the request.
+    """
+
+    _log = Logger()
+
+    __slots__ = (
+        "__weakref__",
+        "_arrived",
+        "_asked",
+        "_context",
+        "_early",
+        "_first_byte",
+        "_id",
+        "_limit",
+        "_origin",
+        "_received",
+        "_request_done",
+        "_responder",
+        "_retried",
+        "_sent",
+        "_service",
+        "_state",
+        "_status",
+        "_trailers",
+        "_visitor",
+        "_waiting",
+        "head",
+    )
+
+    def __init__(self, context: VisitorContext, responder: IResponder, head: RequestHead) -> None:
+        self._context = context
+        self._responder = responder
+        self.head = head
+        self._id = context.forwarder.request_id(head, context.next_id())
+        self._state = State.NEW
+        # What was routed to, and which of those that share its name has the request.
+        self._asked: IPublicService | None = None
+        self._service: IPublicService | None = None
+        self._origin: OriginConnection | None = None
+        self._visitor: IAddress = context.address
+        self._waiting: Deferred[Any] | None = None
+        # Of the request's body: what came before there was an origin, within what was announced
+        # to the responder as full.
+        self._early: list[bytes] | None = None
+        self._trailers: Sequence[tuple[bytes, bytes]] = ()
+        self._limit: int | None = None
+        self._request_done = self._retried = False
+        # For the log.
+        self._arrived = 0.0
+        self._first_byte: float | None = None
+        self._status = self._received = self._sent = 0
+        if context.site.access_log is not None:
+            self._arrived = context.site.clock.seconds()
+
+    # --- from the visitor's side --------------------------------------------------------
+
+    def start(self) -> None:
+        head, context = self.head, self._context
+        routes = context.site.routes
+        if routes is None:
+            self._page(503, "Starting", "The relay is about to start.")
+            return
+        if routes.is_control_host(head.host):
+            self._answer(control.answer_late(head))
+            return
+        service = routes.lookup(head.host, head.target)
+        if service is None:
+            self._page(404, "No such site", f"Nothing is published as {head.host}.")
+            return
+        self._asked = service
+        self._visitor = context.who(head)
+        self._limit = limit = _least(context.site.limits.body_bytes, service.gatekeeper)
+        if limit is not None and head.framing.length > limit:
+            self._too_large()
+        elif service.gatekeeper is None:
+            self._open(service)
+        else:
+            self._check(service)
+
+    def request_data(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._limit is not None and self._received > self._limit:
+            self._too_large()
+            return
+        origin = self._origin
+        if origin is not None:
+            self._pass_on(origin, data)
+        elif self._state in _BEFORE:
+            if self._early is None:
+                self._early = []
+            self._early.append(data)
+
+    def request_end(self, trailers: Sequence[tuple[bytes, bytes]]) -> None:
+        self._request_done = True
+        if self.head.framing.kind is Kind.CHUNKED:
+            self._trailers = trailers
+            if self._origin is not None:
+                self._origin.write(encode_last_chunk(trailer_fields(trailers)))
+
+    def visitor_gone(self) -> None:
+        if self._state is State.OVER:
+            return
+        origin = self._release()
+        if origin is not None:
+            origin.abort()
+        self._over("the visitor went away")
+
+    def switch_over(self, received: int, sent: int, closed: str) -> None:
+        if self._state is State.SWITCHED:
+            self._received, self._sent = received, sent
+            self._over(closed)
+
+    def pause_response(self) -> None:
+        if self._origin is not None:
+            self._origin.pause()
+
+    def resume_response(self) -> None:
+        if self._origin is not None:
+            self._origin.resume()
+
+    # --- from the origin (OriginUser) ---------------------------------------------------
+
+    def response_head(self, head: ResponseHead) -> None:
+        if head.status < 200:
+            self._interim(head)
+            return
+        assert self._asked is not None
+        fields = response_fields(head, self.head.host)
+        if self._asked.gatekeeper is not None:
+            fields = self._asked.gatekeeper.rewrite_response(fields)
+        head.fields = fields
+        self._tell(head)
+
+    def response_data(self, data: bytes) -> None:
+        self._sent += len(data)
+        self._responder.write(data)
+
+    def response_end(self, trailers: Sequence[tuple[bytes, bytes]]) -> None:
+        origin = self._release()
+        assert origin is not None
+        if self._request_done:
+            self._context.pool.keep(origin)
+        else:
+            # The rest of the request goes to nobody.
+            origin.abort()
+        self._over("done")
+        self._responder.finish(trailer_fields(trailers) if trailers else ())
+
+    def response_flush(self) -> None:
+        self._responder.flush()
+
+    def origin_failed(self, code: int | None, text: str) -> None:
+        origin = self._release()
+        assert origin is not None
+        if self._state is not State.ASKED:
+            self._break(text)
+        elif self._may_retry(origin, code):
+            self._retried = True
+            self._count_down()
+            assert self._asked is not None
+            self._open(self._asked, fresh=True)
+        else:
+            if code is None:
+                self._log.debug("{id}: {text}", id=self._id.decode(), text=text)
+            self._page(*_PAGES.get(code, _NO_ANSWER), closed=text)
+
+    def pause_request(self) -> None:
+        self._responder.pause_request()
+
+    def resume_request(self) -> None:
+        self._responder.resume_request()
+
+    # --- on the way to a service --------------------------------------------------------
+
+    def _check(self, service: IPublicService) -> None:
+        """Hold the request against the service's policy."""
+        answer = service.gatekeeper.check_request(self.head.fields, self._visitor)  # type: ignore[union-attr]
+        if answer is None:
+            self._open(service)
+        elif isinstance(answer, Answer):
+            self._answer(answer)
+        else:
+            self._state = State.CHECKING
+            self._wait_for(answer, self._checked)
+
+    def _checked(self, answer: Any) -> None:
+        assert self._asked is not None
+        if isinstance(answer, Failure):
+            self._page(*_BUSY)
+        elif answer is not None:
+            self._answer(answer)
+        else:
+            self._open(self._asked)
+
+    def _wait_for(self, deferred: Deferred[Any], then: Any) -> None:
+        """Take no more of the request until it fires."""
+        self._waiting = deferred
+        self._responder.pause_request()
+
+        def fired(result: Any) -> None:
+            self._waiting = None
+            if self._state is State.OVER:
+                return  # The visitor went away.
+            self._responder.resume_request()
+            then(result)
+
+        deferred.addBoth(fired).addErrback(
+            lambda failure: self._log.failure("a visitor who waited was lost", failure)
+        )
+
+    def _open(self, service: IPublicService, fresh: bool = False, waited: bool = False) -> None:
+        """Get a connection to the service, and send the request by it.
+
+        :param fresh: not by one that was used before.
+        """
+        try:
+            picked = service.pick()
+            picked.request_begun()
+            self._service = picked
+            origin = self._connect(picked, fresh)
+        except ServiceAway:
+            self._page(*_AWAY)
+        except Overloaded:
+            self._page(*_BUSY)
+        except ServiceParked as parked:
+            self._count_down()
+            if waited:
+                self._page(*_AWAY)
+            else:
+                self._state = State.WAITING
+                self._wait_for(parked.service.wait(), self._waited)
+        else:
+            self._send(origin)
+
+    def _waited(self, service: Any) -> None:
+        if isinstance(service, Failure):
+            self._page(*_AWAY)
+        else:
+            self._open(service, waited=True)
+
+    def _connect(self, service: IPublicService, fresh: bool) -> OriginConnection:
+        context = self._context
+        origin = None if fresh else context.pool.take(service)
+        if origin is not None:
+            if (self._repeatable or origin.idle_for() < SURE_FOR) and (
+                origin.visitor == self._visitor
+            ):
+                return origin
+            origin.close()
+        channel = service.open(self._visitor, context.info.id)
+        site = context.site
+        return OriginConnection(
+            service, channel, ResponseReader(site.response_limits), site.lingering
+        )
+
+    def _send(self, origin: OriginConnection) -> None:
+        head, service = self.head, self._service
+        assert service is not None
+        fields = self._context.forwarder.request_fields(head, self._id)
+        if service.gatekeeper is not None:
+            fields = service.gatekeeper.rewrite_request(fields)
+        self._state = State.ASKED
+        self._origin = origin
+        origin.begin(self, head.method, head.upgrade)
+        origin.write(encode_request(head.method, head.target, fields, head.framing, head.upgrade))
+        early, self._early = self._early, None
+        if early:
+            for data in early:
+                self._pass_on(origin, data)
+        if self._request_done and head.framing.kind is Kind.CHUNKED:
+            origin.write(encode_last_chunk(trailer_fields(self._trailers)))
+
+    def _pass_on(self, origin: OriginConnection, data: bytes) -> None:
+        if self.head.framing.kind is Kind.CHUNKED:
+            for piece in encode_chunk(data):
+                origin.write(piece)
+        else:
+            origin.write(data)
+
+    @property
+    def _repeatable(self) -> bool:
+        """Whether it may be sent a second time."""
+        head = self.head
+        return head.framing.kind is Kind.NONE and head.method in REPEATABLE
+
+    def _may_retry(self, origin: OriginConnection, code: int | None) -> bool:
+        if self._retried or origin.begun or not self._repeatable:
+            return False
+        # One that was kept may have been closed as the request was on its way. A fresh one that
+        # failed at the agent is worth another try only where another shares the name.
+        return origin.served > 0 or (code in _UNREACHED and self._asked is not origin.service)
+
+    # --- the response -------------------------------------------------------------------
+
+    def _interim(self, head: ResponseHead) -> None:
+        if head.status == 101:
+            self._switch(head)
+        elif self.head.version != (1, 0):
+            head.fields = response_fields(head, self.head.host)
+            self._responder.interim(head)
+
+    def _switch(self, head: ResponseHead) -> None:
+        origin = self._origin
+        assert origin is not None
+        if not self._request_done:
+            origin.abort()
+            self._release()
+            self._page(*_NO_ANSWER, closed="a change of protocol within a request")
+            return
+        self._release()
+        self._state = State.SWITCHED
+        self._note(101)
+        head.fields = response_fields(head, self.head.host)
+        self._responder.switch(head, origin)
+
+    def _tell(self, head: ResponseHead) -> None:
+        self._state = State.ANSWERING
+        self._note(head.status)
+        self._responder.respond(head)
+
+    def _note(self, status: int) -> None:
+        self._status = status
+        site = self._context.site
+        if site.access_log is not None:
+            self._first_byte = site.clock.seconds() - self._arrived
+
+    def _too_large(self) -> None:
+        if self._state is State.ANSWERING:
+            origin = self._release()
+            if origin is not None:
+                origin.abort()
+            self._break("the request is too large")
+        elif self._state is not State.OVER:
+            self._page(413, "Too large", "The request is larger than this site takes.")
+
+    def _page(self, status: int, title: str, text: str, closed: str = "done") -> None:
+        headers = (RETRY_AFTER,) if status == 503 else ()
+        pages = self._context.site.pages
+        self._answer(pages.page(status, title, text, *headers), closed)
+
+    def _answer(self, answer: Answer, closed: str = "done") -> None:
+        """End with an answer of the relay's own."""
+        origin = self._release()
+        if origin is not None:
+            origin.abort()
+        body = answer.body
+        fields = [(b"date", answer.date()), *answer.fields]
+        framing = Framing(Kind.LENGTH, len(body))
+        if self.head.method == b"HEAD":
+            fields.append((b"content-length", b"%d" % len(body)))
+            framing = NO_BODY
+            body = b""
+        self._tell(ResponseHead(answer.status, reason_of(answer.status), (1, 1), fields, framing))
+        self._sent = len(body)
+        responder = self._responder
+        self._over(closed)
+        if body:
+            responder.write(body)
+        responder.finish(())
+
+    def _break(self, closed: str) -> None:
+        """End where the response cannot be completed."""
+        self._over(closed)
+        self._responder.broken()
+
+    # --- the end ------------------------------------------------------------------------
+
+    def _release(self) -> OriginConnection | None:
+        """Stop what is under way; the origin is the caller's to deal with."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.called:
+            state, self._state = self._state, State.OVER
+            waiting.cancel()
+            self._state = state
+        self._early = None
+        origin, self._origin = self._origin, None
+        return origin
+
+    def _count_down(self) -> None:
+        service, self._service = self._service, None
+        if service is not None:
+            service.request_ended()
+
+    def _over(self, closed: str) -> None:
+        self._state = State.OVER
+        service = self._service
+        self._count_down()
+        context = self._context
+        log = context.site.access_log
+        if log is None:
+            return
+        service = service or self._asked
+        head = self.head
+        log.request(
+            RequestEntry(
+                id=self._id.decode("latin-1"),
+                service="" if service is None else service.name,
+                token="" if service is None else service.token_name,
+                visitor=getattr(self._visitor, "host", None) or "-",
+                method=head.method.decode("latin-1"),
+                host=head.host,
+                target=head.target,
+                version=head.version,
+                status=self._status,
+                received=self._received,
+                sent=self._sent,
+                first_byte=self._first_byte,
+                duration=context.site.clock.seconds() - self._arrived,
+                closed=closed,
+                fields=head.fields,
+            )
+        )
+
+
+_BEFORE: Final = (State.NEW, State.CHECKING, State.WAITING)
+_AWAY: Final = (
+    503,
+    "Not connected",
+    "The device that serves this site is not connected at the moment.",
+)
+_BUSY: Final = (503, "Too busy", "This site has too many visitors at the moment.")
+_NO_ANSWER: Final = (502, "No answer", "The site closed the connection without an answer.")
+_PAGES: Final[dict[int | None, tuple[int, str, str]]] = {
+    ResetCode.REFUSED: (502, "No answer", "The device is connected, but its site is not up."),
+    ResetCode.TIMEOUT: (502, "No answer", "The device's site did not answer in time."),
+    ResetCode.OVERLOAD: _BUSY,
+    ResetCode.UNKNOWN_SERVICE: _AWAY,
+    ResetCode.WITHDRAWN: _AWAY,
+    ResetCode.GONE: _AWAY,
+}
+_UNREACHED: Final = frozenset((*_PAGES, ResetCode.TIMEOUT)) - {ResetCode.TIMEOUT}
+"""Codes with which no byte of a request has come to a backend."""
+
+
+def _least(limit: int | None, gatekeeper: Any) -> int | None:
+    own: int | None = None if gatekeeper is None else gatekeeper.max_body
+    if limit is None or own is None:
+        return own if limit is None else limit
+    return min(limit, int(own))
