@@ -9,7 +9,8 @@ from typing import Final
 
 import pytest
 
-from srrrs.config.table import AGENT_OPTIONS, RELAY_OPTIONS, Option
+from srrrs.config.option import Option
+from srrrs.config.table import AGENT_OPTIONS, RELAY_OPTIONS
 
 TOP: Final = Path(__file__).parent.parent
 PAGES: Final = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]

@@ -17,7 +17,8 @@ from typing import Final
 import pytest
 
 from srrrs.cli.main import MainOptions
-from srrrs.config.table import AGENT_OPTIONS, CONFIG, LOG_LEVEL, RELAY_OPTIONS, Option
+from srrrs.config.option import Option
+from srrrs.config.table import AGENT_OPTIONS, CONFIG, LOG_LEVEL, RELAY_OPTIONS
 from srrrs.net.notify import Notifier, NotifyService
 from srrrs.relay.store import Store
 from srrrs.relay.tokens import Tokens

@@ -11,9 +11,10 @@ from typing import Any, Final
 from srrrs.config import values
 from srrrs.config.errors import ConfigError
 from srrrs.config.model import AgentConfig, AgentLimits, Kind, RelayConfig, RelayLimits, ServiceSpec
+from srrrs.config.option import Option
 from srrrs.config.services import check_names, service, shared, with_hostnames
 from srrrs.config.sources import Setting, resolve
-from srrrs.config.table import AGENT_OPTIONS, RELAY_OPTIONS, STORE_OPTIONS, Option
+from srrrs.config.table import AGENT_OPTIONS, RELAY_OPTIONS, STORE_OPTIONS
 
 Given = Mapping[str, Sequence[str]]
 

@@ -8,7 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Final
 
-from srrrs.config.table import AGENT_OPTIONS, RELAY_OPTIONS, Option
+from srrrs.config.option import Option
+from srrrs.config.table import AGENT_OPTIONS, RELAY_OPTIONS
 
 #: Values for options that have no default, or none that is a word.
 _EXAMPLES: Final = {

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from srrrs.config.errors import ConfigError
-from srrrs.config.table import AGENT_OPTIONS, CONFIG, RELAY_OPTIONS, Option
+from srrrs.config.option import Option
+from srrrs.config.table import AGENT_OPTIONS, CONFIG, RELAY_OPTIONS
 
 Section = Literal["relay", "agent"]
 

@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from srrrs.config.table import CONFIG, Option
+from srrrs.config.option import Option
+from srrrs.config.table import CONFIG
 
 _MARGIN: Final = 2
 _COLUMN: Final = 30

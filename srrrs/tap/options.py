@@ -12,7 +12,8 @@ from twisted.python import usage
 
 from srrrs._version import __version__
 from srrrs.config import AgentConfig, ConfigError, RelayConfig, agent_config, relay_config
-from srrrs.config.table import AGENT_OPTIONS, RELAY_OPTIONS, Option
+from srrrs.config.option import Option
+from srrrs.config.table import AGENT_OPTIONS, RELAY_OPTIONS
 from srrrs.tap.help import render
 
 #: Exit status after a wrong option or key.
