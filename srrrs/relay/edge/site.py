@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -120,6 +121,9 @@ class Site:
         self.heads: Deadlines[Any] = Deadlines(clock, limits.head_timeout, _head_overdue)
         self.idle: Deadlines[Any] = Deadlines(clock, limits.idle_timeout, _idle_too_long)
         self.is_trusted = lru_cache(NETWORKS_KEPT)(self._is_trusted)
+        # Whether a connection that named the first host to TLS was shown a certificate that is also
+        # what the second is served with; None: there is one certificate for all.
+        self.same_certificate: Callable[[str | None, str], bool] | None = None
 
     def _is_trusted(self, address: str) -> bool:
         """Whether an address, as text, is a trusted proxy's."""
@@ -129,6 +133,16 @@ class Site:
             return False
         mapped = getattr(ip, "ipv4_mapped", None)
         return any((mapped or ip) in network for network in self.trusted)
+
+    def is_misdirected(self, info: ConnectionInfo, host: str) -> bool:
+        """Whether a request came by a connection that was opened for another host, and is to be
+        asked again by one of its own (RFC 9110, 15.5.20; RFC 9113, 9.1.1)."""
+        if not info.secure or host == info.sni:
+            return False
+        if self.routes is not None and self.routes.lookup_tls(host) is not None:
+            # Its TLS is for its backend to end.
+            return True
+        return self.same_certificate is not None and not self.same_certificate(info.sni, host)
 
     def stop(self) -> None:
         """No time is kept any more."""
