@@ -7,7 +7,7 @@ it our own checks of the bytes, after it those of what the fields say.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -21,10 +21,10 @@ MAX_HOST: Final = 253
 LENGTH_DIGITS: Final = 18
 """Of a Content-Length: what fits is below 2**63 for every reader."""
 
-_CONTROLS: Final = bytes(each for each in (*range(32), 127) if each not in b"\t\r\n")
+_VISIBLE: Final = bytes(each for each in range(256) if each == 9 or 32 <= each != 127)
 _BARE: Final = re.compile(rb"\r(?!\n|\Z)|(?<!\r)\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LENGTH: Final = Kind.LENGTH
 _NAME: Final = re.compile(TOKEN)
-_LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,%d}" % (LENGTH_DIGITS - 1))
 _LINES: Final = re.compile(rb"(?:(?:" + TOKEN + rb"):" + TEXT + rb"*+\r\n)*+")
 _LINE: Final = re.compile(rb"([^:]+):[ \t]*([^\r]*)\r\n")
 _HOST: Final = re.compile(
@@ -52,6 +52,11 @@ _LOWER: Final = {
 """Common names as they are usually written: the check and the change to lower case, done before."""
 
 
+_DECIDING: Final = frozenset(
+    {b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"}
+)
+
+
 class Malformed(Exception):
     """What is wrong; the reader makes it an error of its own."""
 
@@ -62,12 +67,16 @@ class Malformed(Exception):
 
 
 class Collector:
-    """Takes what httptools calls out, and holds each field to the grammar once more."""
+    """Takes what httptools calls out, and holds each field to the grammar once more.
 
-    __slots__ = ("done", "fields")
+    :ivar deciding: the values of the fields that decide how the message is read.
+    """
+
+    __slots__ = ("deciding", "done", "fields")
 
     def __init__(self) -> None:
         self.fields: Fields = []
+        self.deciding: dict[bytes, Sequence[bytes]] = {}
         self.done = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -76,27 +85,40 @@ class Collector:
             if not _NAME.fullmatch(name):
                 raise Malformed("a field's name is malformed")
             lower = name.lower()
-        self.fields.append((lower, value.strip(b" \t")))
+        value = value.strip(b" \t")
+        self.fields.append((lower, value))
+        if lower in _DECIDING:
+            self.deciding[lower] = (*self.deciding.get(lower, ()), value)
 
     def on_headers_complete(self) -> None:
         self.done = True
 
+    def check(self, lines: int, most: int) -> None:
+        """The head is complete, and each line of it gave one field.
 
-def check_bytes(head: bytes) -> None:
-    """Lines end in CRLF and begin with no blank; no other control characters.
+        :param lines: of the head, with the first and the empty one.
+        :param most: how many fields there may be.
+        :raises Malformed: it is not so.
+        """
+        found = len(self.fields)
+        if not self.done or found != lines - 2:
+            raise Malformed("a field is malformed")  # A folded one among others.
+        if found > most:
+            raise Malformed("it has too many fields", 431)
+
+
+def check_bytes(head: bytes) -> int:
+    """Lines end in CRLF, and there are no other control characters.
 
     :param head: a whole one.
+    :returns: how many lines there are.
     :raises Malformed: it is not so.
     """
     lines = head.count(b"\r\n")
-    if (
-        head.count(b"\n") != lines
-        or head.count(b"\r") != lines
-        or len(head.translate(None, _CONTROLS)) != len(head)
-    ):
+    # What is left are the controls: those that end lines, and no other.
+    if len(head.translate(None, _VISIBLE)) != 2 * lines:
         raise Malformed("it holds characters that no message may hold")
-    if b"\r\n " in head or b"\r\n\t" in head:
-        raise Malformed("a field is folded")
+    return lines
 
 
 def check_part(part: bytes, start: int) -> None:
@@ -131,12 +153,15 @@ def parse_length(value: bytes) -> int:
 
     :raises Malformed: it is not one plain decimal number.
     """
-    if not _LENGTH.fullmatch(value):
+    # Only ASCII digits are digits to bytes. Some readers take a leading zero for octal.
+    if not value.isdigit() or len(value) > LENGTH_DIGITS or (value[0] == 0x30 and value != b"0"):
         raise Malformed("its length is malformed")
     return int(value)
 
 
-def parse_framing(lengths: list[bytes], codings: list[bytes], version: tuple[int, int]) -> Framing:
+def parse_framing(
+    lengths: list[bytes], codings: Sequence[bytes], version: tuple[int, int]
+) -> Framing:
     """The one rule that ends the body; :data:`NO_BODY` where the fields name none.
 
     :param lengths: the values of Content-Length, a line each.
@@ -152,22 +177,17 @@ def parse_framing(lengths: list[bytes], codings: list[bytes], version: tuple[int
     if lengths:
         if len(lengths) > 1:
             raise Malformed("its length is stated twice")
-        return Framing(Kind.LENGTH, parse_length(lengths[0]))
+        return Framing(_LENGTH, parse_length(lengths[0]))
     return NO_BODY
 
 
-def options(values: Iterable[bytes]) -> frozenset[bytes]:
+def options(values: Sequence[bytes]) -> frozenset[bytes]:
     """The members of a list of tokens, such as Connection's, in lower case.
 
     :raises Malformed: one is no token.
     """
-    found: set[bytes] = set()
-    for value in values:
-        if len(value) <= 64:
-            found |= _options(value)
-        else:
-            found |= _options.__wrapped__(value)
-    return frozenset(found)
+    value = values[0] if len(values) == 1 else b",".join(values)
+    return _options(value) if len(value) <= 64 else _options.__wrapped__(value)
 
 
 @lru_cache(256)

@@ -31,6 +31,7 @@ _SIZE: Final = re.compile(
     + rb')*"))?)*'
 )
 _SIZE_PART: Final = re.compile(rb"[0-9A-Fa-f]{0,15}+(?:(?<=[0-9A-Fa-f]);" + TEXT + rb"*)?\r?")
+_CR: Final = 13
 _EMPTY_LINE: Final = b"\r\n\r\n"
 
 
@@ -49,7 +50,16 @@ class State(Enum):
     SWITCHED = auto()
 
 
-_CHUNKS: Final = frozenset({State.CHUNK_SIZE, State.CHUNK_DATA, State.CHUNK_END})
+# An enum's members are slow to look up.
+_HEAD: Final = State.HEAD
+_COUNTED: Final = State.COUNTED
+_UNTIL_CLOSE: Final = State.UNTIL_CLOSE
+_CHUNK_SIZE: Final = State.CHUNK_SIZE
+_CHUNK_DATA: Final = State.CHUNK_DATA
+_CHUNK_END: Final = State.CHUNK_END
+_TRAILERS: Final = State.TRAILERS
+_BODY_OVER: Final = State.BODY_OVER
+_OVER: Final = State.OVER
 
 
 class MessageReader(ABC, Generic[Head]):
@@ -75,7 +85,7 @@ class MessageReader(ABC, Generic[Head]):
         self._at = 0
         self._seen = 0
         self._left = 0
-        self._state = State.HEAD
+        self._state = _HEAD
         self._begun = False
         self._closed = False
         self._failure: BadRequest | BadResponse | None = None
@@ -118,21 +128,21 @@ class MessageReader(ABC, Generic[Head]):
             raise self._failure.with_traceback(None)
         state = self._state
         try:
-            if state is State.HEAD:
+            if state is _HEAD:
                 return self._next_head()
-            if state is State.COUNTED:
+            if state is _COUNTED:
                 return self._counted()
-            if state is State.BODY_OVER:
-                self._state = State.OVER
+            if state is _BODY_OVER:
+                self._state = _OVER
                 return END
-            if state in _CHUNKS:
+            if state is _CHUNK_SIZE or state is _CHUNK_DATA or state is _CHUNK_END:
                 piece = self._chunks()
-                if piece is not None or self._state is not State.TRAILERS:
+                if piece is not None or self._state is not _TRAILERS:
                     return piece
                 return self._trailers()
-            if state is State.TRAILERS:
+            if state is _TRAILERS:
                 return self._trailers()
-            if state is State.UNTIL_CLOSE:
+            if state is _UNTIL_CLOSE:
                 return self._until_close()
             self._beyond()
             return None
@@ -164,12 +174,21 @@ class MessageReader(ABC, Generic[Head]):
     def _beyond(self) -> None:
         """Asked for more when the message is over."""
 
+    def _skip_empty_line(self) -> int:
+        """Whether a CR that comes first matters: where the head begins."""
+        return self._at
+
     # --- the head -----------------------------------------------------------------------
 
     def _next_head(self) -> Head | None:
-        data, at, seen = self._data, self._at, self._seen
+        data, at = self._data, self._at
         if at == len(data):
             return None
+        if data[at] == _CR:
+            at = self._skip_empty_line()
+            if at == len(data):
+                return None
+        seen = self._seen
         end = data.find(_EMPTY_LINE, at + max(0, seen - 3))
         if end < 0:
             part = data[at:] if at else data
@@ -187,16 +206,16 @@ class MessageReader(ABC, Generic[Head]):
         return self._parse(data[at:end])
 
     def _begin_body(self, framing: Framing) -> None:
-        kind = framing.kind
-        if kind is Kind.LENGTH and framing.length:
-            self._left = framing.length
-            self._state = State.COUNTED
+        kind, length = framing
+        if length:
+            self._left = length
+            self._state = _COUNTED
         elif kind is Kind.CHUNKED:
-            self._state = State.CHUNK_SIZE
+            self._state = _CHUNK_SIZE
         elif kind is Kind.UNTIL_CLOSE:
-            self._state = State.UNTIL_CLOSE
+            self._state = _UNTIL_CLOSE
         else:
-            self._state = State.BODY_OVER
+            self._state = _BODY_OVER
 
     # --- the body -----------------------------------------------------------------------
 
@@ -217,14 +236,14 @@ class MessageReader(ABC, Generic[Head]):
             self._at += left
         self._left = left - have
         if not self._left:
-            self._state = State.BODY_OVER
+            self._state = _BODY_OVER
         return piece
 
     def _until_close(self) -> bytes | End | None:
         if self._at < len(self._data):
             return self._take_all()
         if self._closed:
-            self._state = State.OVER
+            self._state = _OVER
             return END
         return None
 
@@ -234,7 +253,7 @@ class MessageReader(ABC, Generic[Head]):
         end = len(data)
         pieces = []
         while True:
-            if state is State.CHUNK_DATA:
+            if state is _CHUNK_DATA:
                 upto = min(end, at + self._left)
                 if upto > at:
                     pieces.append(data[at:upto])
@@ -242,14 +261,14 @@ class MessageReader(ABC, Generic[Head]):
                     at = upto
                 if self._left:
                     break
-                state = State.CHUNK_END
-            if state is State.CHUNK_END:
+                state = _CHUNK_END
+            if state is _CHUNK_END:
                 if not data.startswith(b"\r\n", at):
                     if at < end and data[at:] != b"\r":
                         raise Malformed("a chunk is longer than it says")
                     break
                 at += 2
-                state = State.CHUNK_SIZE
+                state = _CHUNK_SIZE
             line_end = data.find(b"\r\n", at, at + CHUNK_LINE + 2)
             if line_end < 0:
                 if end - at > CHUNK_LINE or not _SIZE_PART.fullmatch(data, at):
@@ -261,9 +280,9 @@ class MessageReader(ABC, Generic[Head]):
             at = line_end + 2
             self._left = int(match[1], 16)
             if not self._left:
-                state = State.TRAILERS
+                state = _TRAILERS
                 break
-            state = State.CHUNK_DATA
+            state = _CHUNK_DATA
         self._state = state
         self._at = at
         return b"".join(pieces) if pieces else None
@@ -272,7 +291,7 @@ class MessageReader(ABC, Generic[Head]):
         data, at = self._data, self._at
         if data.startswith(b"\r\n", at):
             self._at = at + 2
-            self._state = State.OVER
+            self._state = _OVER
             return END
         seen = self._seen
         end = data.find(_EMPTY_LINE, at + max(0, seen - 3))
@@ -285,5 +304,5 @@ class MessageReader(ABC, Generic[Head]):
             return None
         self._seen = 0
         self._at = end + 4
-        self._state = State.OVER
+        self._state = _OVER
         return End(parse_trailers(data[at : end + 2], self._limits.fields))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import httptools
@@ -33,10 +34,6 @@ _LINE_PART: Final = re.compile(
     % MAX_METHOD
 )
 _ABSOLUTE: Final = re.compile(rb"(https?)://([^/?]*)", re.IGNORECASE)
-_FIELD_START: Final = re.compile(TOKEN + rb":")
-_DECIDING: Final = frozenset(
-    {b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"}
-)
 
 
 class RequestReader(MessageReader[RequestHead]):
@@ -77,17 +74,17 @@ class RequestReader(MessageReader[RequestHead]):
     def _error(self, malformed: Malformed) -> BadRequest:
         return BadRequest(malformed.status, f"The request is malformed: {malformed.text}.")
 
-    def _next_head(self) -> RequestHead | None:
-        # An empty line before a request is not part of it (RFC 9112, 2.2): one, no more.
-        if not self._skipped and self._data.startswith(b"\r", self._at):
-            if len(self._data) == self._at + 1:
-                return None
-            if self._data.startswith(b"\r\n", self._at):
-                self._at += 2
-                self._skipped = True
-        return super()._next_head()
+    def _skip_empty_line(self) -> int:
+        # One before a request is not part of it (RFC 9112, 2.2): one, no more.
+        if not self._skipped and self._data.startswith(b"\r\n", self._at):
+            self._at += 2
+            self._seen = 0
+            self._skipped = True
+        return self._at
 
     def _check_start(self, part: bytes, seen: int) -> None:
+        if part == b"\r" and not self._skipped:
+            return
         check_part(part, seen)
         end = part.find(b"\r\n")
         if end >= 0:
@@ -108,7 +105,7 @@ class RequestReader(MessageReader[RequestHead]):
         return method, target, (1, 1) if minor == b"1" else (1, 0)
 
     def _parse(self, data: bytes) -> RequestHead:
-        check_bytes(data)
+        lines = check_bytes(data)
         method, target, version = self._split_line(data)
         collector = Collector()
         try:
@@ -118,17 +115,9 @@ class RequestReader(MessageReader[RequestHead]):
         except httptools.HttpParserInvalidMethodError:
             raise Malformed("its method is not known here", 501) from None
         except httptools.HttpParserError:
-            raise Malformed("a field") from None
-        if not collector.done:
-            raise Malformed("a field")
-        fields = collector.fields
-        if len(fields) > self._limits.fields:
-            raise Malformed("it has too many fields", 431)
-        deciding: dict[bytes, list[bytes]] = {}
-        for name, value in fields:
-            if name in _DECIDING:
-                deciding.setdefault(name, []).append(value)
-        head = judge(method, target, version, fields, deciding)
+            raise Malformed("a field is malformed") from None
+        collector.check(lines, self._limits.fields)
+        head = judge(method, target, version, collector.fields, collector.deciding)
         self._begin_body(head.framing)
         return head
 
@@ -138,7 +127,7 @@ def judge(
     target: bytes,
     version: tuple[int, int],
     fields: Fields,
-    deciding: dict[bytes, list[bytes]],
+    deciding: Mapping[bytes, Sequence[bytes]],
 ) -> RequestHead:
     """What a head says as a whole.
 
@@ -158,7 +147,7 @@ def judge(
     if method == b"CONNECT":
         raise Malformed("this is no proxy")
     framing = parse_framing(
-        deciding.get(b"content-length", []), deciding.get(b"transfer-encoding", []), version
+        deciding.get(b"content-length", ()), deciding.get(b"transfer-encoding", ()), version
     )
     head = RequestHead(method, target, version, host, authority, fields, framing)
     says = options(deciding[b"connection"]) if b"connection" in deciding else frozenset()
@@ -191,13 +180,13 @@ def _origin_form(method: bytes, target: bytes, host: str, port: int | None) -> b
     return path if path.startswith(b"/") else b"/" + path
 
 
-def _expects(values: list[bytes], framing: Framing) -> bool:
+def _expects(values: Sequence[bytes], framing: Framing) -> bool:
     if len(values) > 1 or values[0].lower() != b"100-continue":
         raise Malformed("what it expects is not known here", 417)
     return framing != NO_BODY and framing != (Kind.LENGTH, 0)
 
 
-def _upgrade(values: list[bytes]) -> bytes | None:
+def _upgrade(values: Sequence[bytes]) -> bytes | None:
     """The first protocol that is passed on; without one, the request is as if it had not asked (RFC
     9110, 7.8)."""
     for value in values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 import httptools
@@ -15,7 +16,6 @@ from srrrs.http.message import MessageReader, State
 _LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
 _LINE_PART: Final = re.compile(rb"HTTP/1\.[01] [1-5][0-9][0-9](?:\r?| [\t -~\x80-\xff]*\r?)")
 _LONGEST: Final = b"HTTP/1.1 200"
-_DECIDING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
 
 
 class ResponseReader(MessageReader[ResponseHead]):
@@ -98,7 +98,7 @@ class ResponseReader(MessageReader[ResponseHead]):
             raise Malformed("the status line")
 
     def _parse(self, data: bytes) -> ResponseHead:
-        check_bytes(data)
+        lines = check_bytes(data)
         match = _LINE.match(data)
         if match is None:
             raise Malformed("the status line")
@@ -109,32 +109,25 @@ class ResponseReader(MessageReader[ResponseHead]):
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserError:
-            raise Malformed("a field") from None
-        if not collector.done:
-            raise Malformed("a field")
-        fields = collector.fields
-        if len(fields) > self._limits.fields:
-            raise Malformed("it has too many fields")
-        deciding: dict[bytes, list[bytes]] = {}
-        for name, value in fields:
-            if name in _DECIDING:
-                deciding.setdefault(name, []).append(value)
+            raise Malformed("a field is malformed") from None
+        collector.check(lines, self._limits.fields)
+        deciding = collector.deciding
         framing = parse_framing(
-            deciding.get(b"content-length", []), deciding.get(b"transfer-encoding", []), version
+            deciding.get(b"content-length", ()), deciding.get(b"transfer-encoding", ()), version
         )
         says = options(deciding[b"connection"]) if b"connection" in deciding else frozenset()
-        head = ResponseHead(int(match[2]), match[3] or b"", version, fields, framing)
+        head = ResponseHead(int(match[2]), match[3] or b"", version, collector.fields, framing)
         if version == (1, 1):
             head.keep_alive = b"close" not in says
         else:
             head.keep_alive = b"keep-alive" in says and b"close" not in says
         if head.status < 200:
-            self._informational(head, deciding.get(b"upgrade", []))
+            self._informational(head, deciding.get(b"upgrade", ()))
         else:
             self._final(head)
         return head
 
-    def _informational(self, head: ResponseHead, upgrades: list[bytes]) -> None:
+    def _informational(self, head: ResponseHead, upgrades: Sequence[bytes]) -> None:
         """One without a body, after which comes another head, or another protocol."""
         if head.framing not in (NO_BODY, (Kind.LENGTH, 0)) or head.version == (1, 0):
             raise Malformed("it cannot be interim")
