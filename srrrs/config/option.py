@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from srrrs.config import values
+from srrrs.config.errors import ConfigError
 
 ENVIRONMENT_PREFIX: Final = "SRRRS_"
 CONFIG_NAME: Final = "config"
