@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
@@ -16,7 +17,7 @@ from zope.interface import implementer
 
 from srrrs.net.accept import AcceptGate
 from srrrs.net.channel import StreamReset
-from srrrs.protocol.errors import ResetCode
+from srrrs.protocol.errors import Overloaded, ResetCode
 from srrrs.protocol.stream import StreamHandler
 from srrrs.relay.edge.interfaces import IPublicService, IRoutes
 from srrrs.relay.edge.listener import EdgeConnection, EdgeFactory
@@ -27,10 +28,14 @@ VISITOR = IPv4Address("TCP", "192.0.2.1", 50000)
 
 @implementer(IHalfCloseableProtocol)
 class _Feed(Protocol):
-    """Tells a stream's handler what happens on the stream."""
+    """Tells whoever handles a stream at the time what happens on it."""
 
-    def __init__(self, handler: StreamHandler) -> None:
-        self._handler = handler
+    def __init__(self, channel: FakeChannel) -> None:
+        self._channel = channel
+
+    @property
+    def _handler(self) -> Any:
+        return self._channel.handler or mock.Mock()
 
     def dataReceived(self, data: bytes) -> None:
         self._handler.data_received(data)
@@ -68,8 +73,8 @@ class FakeChannel(FakeTransport):
 
     def hand_over(self, handler: StreamHandler) -> None:
         self.handler = handler
-        self.attach(_Feed(handler))
-        self.registerProducer(_Writer(handler), True)
+        self.attach(_Feed(self))
+        self.registerProducer(_Writer(self), True)
 
     def receive(self, data: bytes) -> None:
         self.delivered += len(data)
@@ -105,9 +110,16 @@ class FakeChannel(FakeTransport):
 class _Writer:
     """Whoever writes to a stream: its handler lets it wait."""
 
-    def __init__(self, handler: StreamHandler) -> None:
-        self.pauseProducing = handler.pause_sending
-        self.resumeProducing = handler.resume_sending
+    def __init__(self, channel: FakeChannel) -> None:
+        self._channel = channel
+
+    def pauseProducing(self) -> None:
+        if self._channel.handler is not None:
+            self._channel.handler.pause_sending()
+
+    def resumeProducing(self) -> None:
+        if self._channel.handler is not None:
+            self._channel.handler.resume_sending()
 
     def stopProducing(self) -> None:
         pass
@@ -117,9 +129,15 @@ class _Writer:
 class FakeService:
     """A service: keeps the channels that were opened to it."""
 
+    token_name = "token"
+    host = "site.example"
+
     def __init__(self, clock: Clock, problem: Exception | None = None) -> None:
         self.name = "site"
         self.problem = problem
+        self.gatekeeper: Any = None
+        self.outstanding = 0
+        self.most = 1000
         self.channels: list[FakeChannel] = []
         self.waiting: list[Deferred[Any]] = []
         self._clock = clock
@@ -131,7 +149,20 @@ class FakeService:
         self.waiting.append(Deferred())
         return self.waiting[-1]
 
-    def open(self, visitor: IAddress) -> Any:
+    def pick(self) -> FakeService:
+        if self.problem is not None:
+            raise self.problem
+        return self
+
+    def request_begun(self) -> None:
+        if self.outstanding >= self.most:
+            raise Overloaded
+        self.outstanding += 1
+
+    def request_ended(self) -> None:
+        self.outstanding -= 1
+
+    def open(self, visitor: IAddress, connection_id: str = "") -> Any:
         if self.problem is not None:
             raise self.problem
         self.channels.append(FakeChannel(self._clock, visitor))
@@ -149,7 +180,7 @@ class FakeRoutes:
     def is_control_host(self, host: str) -> bool:
         return host in ("example", "relay.example", "192.0.2.9", "2001:db8::9")
 
-    def lookup(self, host: str) -> FakeService | None:
+    def lookup(self, host: str, path: bytes) -> FakeService | None:
         self.asked.append(host)
         return self.services.get(host)
 

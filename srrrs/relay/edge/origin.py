@@ -341,7 +341,7 @@ class OriginConnection:
         if self.kept_by is not None:
             self.kept_by.forget(self)
         size, self._uncredited = self._uncredited, 0
-        if size and not self._over:
+        if size:
             self.stream.consumed(size, self.clock.seconds())
 
 
