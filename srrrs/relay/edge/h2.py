@@ -36,6 +36,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from srrrs.http.errors import BadRequest
+from srrrs.http.framelengths import FrameLengths
 from srrrs.http.request2 import request_head, trailers
 from srrrs.relay.edge.exchange import VisitorContext
 from srrrs.relay.edge.h2stream import VisitorStream
@@ -89,6 +90,7 @@ class Http2Visitor(Protocol):
                 normalize_outbound_headers=False,
             )
         )
+        self._lengths = FrameLengths(self.h2.max_inbound_frame_size)
         self._streams: dict[int, VisitorStream] = {}
         # Those that have something to send, and credit for it; in the order of their turns.
         self._ready: deque[VisitorStream] = deque()
@@ -115,7 +117,6 @@ class Http2Visitor(Protocol):
             },
         )
         h2.decoder.max_header_list_size = limits.head_bytes
-        h2.max_inbound_frame_size = h2.local_settings.max_frame_size
         h2.initiate_connection()
         h2.increment_flow_control_window(CONNECTION_WINDOW - 65_535)
         self._site.heads.add(self)
@@ -123,6 +124,9 @@ class Http2Visitor(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
+            return
+        if not self._lengths.check(data):
+            self._close(ErrorCodes.FRAME_SIZE_ERROR)
             return
         self._receiving = True
         try:
