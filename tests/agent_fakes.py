@@ -47,6 +47,8 @@ class FakeBackend:
 class FakeChannel:
     """A channel that only remembers how it was reset."""
 
+    label = ""
+
     def __init__(self) -> None:
         self.resets: list[tuple[ResetCode, str]] = []
 

@@ -251,6 +251,10 @@ class Services:
             else:
                 channel.reset(ResetCode.UNKNOWN_SERVICE, "no such service")
             return
+        if channel.label:
+            self._log.debug(
+                "{service}: a visitor, {label}", service=service.name, label=channel.label
+            )
         service.backend.connect(channel)
 
     # --- within ---------------------------------------------------------------------------------

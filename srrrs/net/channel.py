@@ -70,6 +70,9 @@ class Channel:
 
     disconnecting = False
 
+    # Of the visitor's connection, for logs; empty where the relay gave none.
+    label = ""
+
     # What most streams never change: many are never attached to a protocol, but handed over.
     protocol: IProtocol | None = None
     _half_closeable = False

@@ -155,15 +155,17 @@ class Tunnel:
         """
         self._input(Input.RESUMED, (carrier, heartbeat, received))
 
-    def open(self, service_id: int, visitor: IAddress) -> Channel:
+    def open(self, service_id: int, visitor: IAddress, label: str = "") -> Channel:
         """Open a stream for a visitor (relay only).
 
+        :param label: of the visitor's connection, for the agent's log.
         :raises Overloaded: a limit or the budget is used up.
         :raises TunnelGone: the tunnel ended or is going away.
         """
         if self.ended is not None:
             raise TunnelGone
-        stream = self.mux.open(service_id, visitor_text(visitor))
+        text = visitor_text(visitor)
+        stream = self.mux.open(service_id, f"{text}\0{label}" if label else text)
         return Channel(stream, self._clock, visitor, self._host or visitor)
 
     def send_control(self, frame: ControlFrame) -> None:
@@ -265,8 +267,10 @@ class Tunnel:
     # --- from the multiplexer -----------------------------------------------------------
 
     def stream_opened(self, stream: Stream) -> None:
-        visitor = visitor_address(stream.visitor)
+        text, _, label = stream.visitor.partition("\0")
+        visitor = visitor_address(text)
         channel = Channel(stream, self._clock, visitor, self._host or visitor)
+        channel.label = label
         try:
             self._handler.stream_opened(channel, stream.service_id)
         except Exception:

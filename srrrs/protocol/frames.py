@@ -175,6 +175,8 @@ AGENT_RECEIVES: Final = frozenset(
 )
 
 _WINDOW = Struct("!III")
+MAX_LABEL: Final = 64
+"""Characters of the label in OPEN; more is cut off."""
 _OPEN = Struct("!II")
 _U32 = Struct("!I")
 
@@ -192,7 +194,8 @@ def encode_data(stream_id: int, data: bytes) -> bytes:
 
 
 def encode_open(stream_id: int, service_id: int, window: int, visitor: str) -> bytes:
-    """OPEN: the service, the credit granted to the acceptor (bytes), and ``ADDRESS PORT``."""
+    """OPEN: the service, the credit granted to the acceptor (bytes), and ``ADDRESS PORT``, after
+    which a NUL and the label of the visitor's connection may come."""
     payload = _OPEN.pack(service_id, window) + visitor.encode()
     return HEADER.pack(FrameType.OPEN << 24 | len(payload), stream_id) + payload
 
@@ -368,9 +371,12 @@ class FrameDecoder:
             if len(payload) < _OPEN.size:
                 raise ProtocolError("an OPEN frame that is too short")
             service_id, window = _OPEN.unpack_from(payload)
-            # What follows a NUL is for later versions.
-            visitor = _text(payload[_OPEN.size :].split(b"\0", 1)[0])
-            self._handler.open_received(identifier, service_id, window, visitor)
+            # What follows a second NUL is for later versions.
+            visitor, *label = payload[_OPEN.size :].split(b"\0", 2)[:2]
+            text = _text(visitor)
+            if label:
+                text += "\0" + label[0][:MAX_LABEL].decode("ascii", "replace")
+            self._handler.open_received(identifier, service_id, window, text)
         elif kind == FrameType.FIN:
             if payload:
                 raise ProtocolError("a FIN frame with a payload")

@@ -208,8 +208,11 @@ def test_unknown_optional_types_are_skipped_and_others_refused() -> None:
         decoder.feed(frames.encode_header(99, 7, 5))
 
 
-def test_what_follows_a_nul_in_open_is_for_later_versions() -> None:
+def test_what_follows_a_second_nul_in_open_is_for_later_versions() -> None:
+    """The label before it is for logs: it is cut, and never an error."""
     recorder = Recorder()
-    frame = frames.encode_open(1, 2, 65536, "203.0.113.9 80\0{more}")
-    FrameDecoder(recorder, AGENT_RECEIVES).feed(frame)
-    assert recorder.calls == [("open", 1, 2, 65536, "203.0.113.9 80")]
+    decoder = FrameDecoder(recorder, AGENT_RECEIVES)
+    decoder.feed(frames.encode_open(1, 2, 65536, "203.0.113.9 80\0id\0{more}"))
+    decoder.feed(frames.encode_open(3, 2, 65536, "203.0.113.9 80\0" + "ä" * 100))
+    assert recorder.calls[0] == ("open", 1, 2, 65536, "203.0.113.9 80\0id")
+    assert recorder.calls[1][4] == "203.0.113.9 80\0" + "\ufffd" * frames.MAX_LABEL
