@@ -136,7 +136,7 @@ class FakeService:
         self.name = "site"
         self.problem = problem
         self.gatekeeper: Any = None
-        self.outstanding = 0
+        self.outstanding = self.failures = 0
         self.most = 1000
         self.channels: list[FakeChannel] = []
         self.waiting: list[Deferred[Any]] = []
@@ -161,6 +161,9 @@ class FakeService:
 
     def request_ended(self) -> None:
         self.outstanding -= 1
+
+    def failed(self) -> None:
+        self.failures += 1
 
     def open(self, visitor: IAddress, connection_id: str = "") -> Any:
         if self.problem is not None:

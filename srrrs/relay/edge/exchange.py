@@ -261,6 +261,8 @@ class Exchange:
     def origin_failed(self, code: int | None, text: str) -> None:
         origin = self._release()
         assert origin is not None
+        if code in _UNREACHED:
+            origin.service.failed()
         if self._state is not State.ASKED:
             self._break(text)
         elif self._may_retry(origin, code):
@@ -537,8 +539,8 @@ _PAGES: Final[dict[int | None, tuple[int, str, str]]] = {
     ResetCode.WITHDRAWN: _AWAY,
     ResetCode.GONE: _AWAY,
 }
-_UNREACHED: Final = frozenset((*_PAGES, ResetCode.TIMEOUT)) - {ResetCode.TIMEOUT}
-"""Codes with which no byte of a request has come to a backend."""
+_UNREACHED: Final = frozenset(_PAGES)
+"""Codes with which a service cannot be reached."""
 
 
 def _least(limit: int | None, gatekeeper: Any) -> int | None:
