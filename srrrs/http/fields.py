@@ -160,7 +160,7 @@ def parse_length(value: bytes) -> int:
 
 
 def parse_framing(
-    lengths: list[bytes], codings: Sequence[bytes], version: tuple[int, int]
+    lengths: Sequence[bytes], codings: Sequence[bytes], version: tuple[int, int]
 ) -> Framing:
     """The one rule that ends the body; :data:`NO_BODY` where the fields name none.
 
