@@ -480,10 +480,14 @@ def test_sample_files_are_good_without_their_comment_signs(tmp_path: Path) -> No
     file = tmp_path / "srrrs.toml"
     authority = tmp_path / "ca.pem"
     authority.touch()
+    users = tmp_path / "wiki.users"
+    users.write_text("alice:secret")
     for section in ("relay", "agent"):
         lines = (conf / f"{section}.toml").read_text().splitlines()
         plain = [line[1:] if re.match("#[a-z]", line) else line for line in lines]
         text = "\n".join(plain).replace("/etc/srrrs/ca.pem", str(authority))
+        text = text.replace("/etc/srrrs/wiki.users", str(users))
+        text = text.replace("/etc/srrrs/pages", str(tmp_path))
         file.write_text(text)
         if section == "relay":
             assert relay_config({"config": [str(file)]}, {}).domain == "localhost"

@@ -128,6 +128,7 @@ def make_agent(reactor: Any, config: AgentConfig, reporter: Reporter | None = No
                 hostname=spec.hostname,
                 path=spec.path,
                 share=spec.share,
+                policy=None if spec.policy is None else dict(spec.policy),
             )
         except ValueError as problem:
             raise ConfigError(str(problem)) from None

@@ -12,6 +12,7 @@ from srrrs.config import values
 from srrrs.config.errors import ConfigError
 from srrrs.config.model import AgentConfig, AgentLimits, Kind, RelayConfig, RelayLimits, ServiceSpec
 from srrrs.config.option import Option
+from srrrs.config.policies import with_policies
 from srrrs.config.services import check_names, service, shared, with_hostnames
 from srrrs.config.sources import Setting, resolve
 from srrrs.config.table import AGENT_OPTIONS, RELAY_OPTIONS, STORE_OPTIONS
@@ -46,6 +47,13 @@ def relay_config(given: Given, environ: Mapping[str, str]) -> RelayConfig:
         hold=settings["hold"].value,
         drain=settings["drain"].value,
         drain_to=settings["drain-to"].value,
+        policies=settings["policies"].value,
+        deny=tuple(each for some in settings["deny-ip"].value for each in some),
+        rate=settings["rate-limit"].value,
+        max_body=settings["max-body"].value,
+        error_pages=settings["error-pages"].value,
+        access_log=settings["access-log"].value,
+        access_log_format=settings["access-log-format"].value,
         log_level=settings["log-level"].value,
         limits=limits,
     )
@@ -150,4 +158,4 @@ def _services(settings: Mapping[str, Setting]) -> tuple[ServiceSpec, ...]:
             specs = shared(specs)
         except ConfigError as error:
             raise ConfigError(f"{share.origin}: {error}") from None
-    return tuple(specs)
+    return with_policies(specs, settings)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from srrrs.config.token import TokenSource
+from srrrs.http.policy import ALL_ASKS, Network, Rate
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
+STDOUT: Final = "-"
+"""In the place of a log file: standard output."""
 
 Kind = Literal["http", "tls", "tcp", "ssh"]
+LogFormat = Literal["json", "combined"]
 LogLevel = Literal["debug", "info", "warn", "error"]
 
 
@@ -49,6 +54,12 @@ class RelayConfig:
         that ask for more get this; 0: none wait.
     :ivar drain: seconds that running streams have to finish in when the relay stops.
     :ivar drain_to: the edge URL that agents are sent to then, or None.
+    :ivar policies: the kinds of policies that agents may ask for.
+    :ivar deny: networks whose visitors are turned away.
+    :ivar rate: of each visitor's address.
+    :ivar max_body: bytes of a request's body, or None: any.
+    :ivar error_pages: the folder of the owner's pages, or None.
+    :ivar access_log: the file, :data:`STDOUT`, or None: no access log.
     :ivar hold: seconds for which new visitors wait for such an agent; 0: they are turned away.
     """
 
@@ -64,6 +75,13 @@ class RelayConfig:
     hold: float = 30.0
     drain: float = 30.0
     drain_to: str | None = None
+    policies: frozenset[str] = frozenset(ALL_ASKS)
+    deny: tuple[Network, ...] = ()
+    rate: Rate | None = None
+    max_body: int | None = None
+    error_pages: Path | None = None
+    access_log: Path | str | None = None
+    access_log_format: LogFormat = "json"
     log_level: LogLevel = "info"
     limits: RelayLimits = field(default_factory=RelayLimits)
 
@@ -93,6 +111,7 @@ class ServiceSpec:
     :ivar hostname: the whole host asked for in its place, or None.
     :ivar path: what requests' paths begin with, or None: any.
     :ivar share: whether other agents of the token may serve the same.
+    :ivar policy: what the relay is to see to (:mod:`srrrs.http.policy`), or None.
     """
 
     name: str
@@ -103,6 +122,7 @@ class ServiceSpec:
     hostname: str | None = None
     path: str | None = None
     share: bool = False
+    policy: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

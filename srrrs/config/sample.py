@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from srrrs.config.option import Option
 from srrrs.config.table import AGENT_OPTIONS, RELAY_OPTIONS
@@ -14,19 +14,35 @@ from srrrs.config.table import AGENT_OPTIONS, RELAY_OPTIONS
 #: Values for options that have no default, or none that is a word.
 _EXAMPLES: Final = {
     "auth-token": "file:/etc/srrrs/agent.token",
+    "allow-ip": ["postgres=10.0.0.0/8,2001:db8::/32"],
+    "basic-auth": ["wiki=file:/etc/srrrs/wiki.users"],
     "ca-file": "/etc/srrrs/ca.pem",
     "data-dir": "/var/lib/srrrs",
+    "deny-ip": ["192.0.2.0/24"],
     "drain-to": "wss://b.relay.example.com/tunnel",
     "edge-url": ["wss://relay.example.com/tunnel"],
+    "host-header": ["blog=localhost:8080"],
     "hostname": ["blog=www.example.com"],
     "instance": "kitchen-pi",
     "local-http": ["blog=localhost:8080", "blog/api=localhost:8081", "wiki=unix:/run/wiki.sock"],
     "local-ssh": "localhost:22",
     "local-tcp": ["postgres=localhost:5432"],
     "local-tls": ["vault=localhost:8443"],
+    "max-body": ["blog=10MiB"],
     "pin": "sha256:7d865e959b2466918c9863afca942d0fb89d7c9ac0c99bafc3749504ded97730",
     "public-url": "https://relay.example.com",
+    "rate-limit": ["blog=10/s:50", "ssh=6/m"],
+    "request-header": ["blog=X-From: the tunnel", "blog=-Cookie"],
+    "response-header": ["blog=X-Frame-Options: DENY"],
     "tcp-interface": "0.0.0.0",
+    "total-rate-limit": ["blog=200/s"],
+}
+#: The same of options that mean something else to the relay.
+_RELAY_EXAMPLES: Final = {
+    "access-log": "/var/log/srrrs/access.log",
+    "error-pages": "/etc/srrrs/pages",
+    "max-body": "1GiB",
+    "rate-limit": "100/s:500",
 }
 _HEAD: Final = """\
 # Configuration of a srrrs {section}: srrrs-tunnel {section} --config FILE
@@ -37,17 +53,28 @@ _HEAD: Final = """\
 
 [{section}]
 """
+# Commented out in such a way that what the other lines mean stays the same without the "#".
+_SERVICE: Final = """\
+# What is asked for one service alone may also stand in a table of its own:
+#
+#     [agent.service.blog]
+#     basic-auth = "file:/etc/srrrs/blog.users"
+#     rate-limit = "10/s"
+"""
 
 
 def render(section: str, table: Sequence[Option]) -> str:
     """A file with every key of a table, all of them comments."""
     keys = [option for option in table if option.in_file]
     parts = [_HEAD.format(section=section, example=keys[0].name, variable=keys[0].variable)]
-    parts += [_entry(option) for option in keys]
+    examples = {**_EXAMPLES, **_RELAY_EXAMPLES} if section == "relay" else _EXAMPLES
+    parts += [_entry(option, examples) for option in keys]
+    if section == "agent":
+        parts.append(_SERVICE)
     return "\n".join(parts)
 
 
-def _entry(option: Option) -> str:
+def _entry(option: Option, examples: Mapping[str, Any]) -> str:
     note = {"must be given": "Must be given.", "": ""}.get(
         option.otherwise, f"Default: {option.otherwise}."
     )
@@ -55,13 +82,13 @@ def _entry(option: Option) -> str:
         note = "Default: none."
     text = " ".join(each for each in (option.help, note) if each)
     lines = textwrap.wrap(text, 98, initial_indent="# ", subsequent_indent="# ")
-    return "\n".join([*lines, f"#{option.name} = {_value(option)}", ""])
+    return "\n".join([*lines, f"#{option.name} = {_value(option, examples)}", ""])
 
 
-def _value(option: Option) -> str:
+def _value(option: Option, examples: Mapping[str, Any]) -> str:
     if option.default is None:
         # Strings and lists of strings are spelt alike in JSON and TOML.
-        return json.dumps(_EXAMPLES[option.name])
+        return json.dumps(examples[option.name])
     if option.flag or option.default.isdigit():
         return option.default
     return json.dumps([option.default] if option.repeatable else option.default)

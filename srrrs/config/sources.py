@@ -12,7 +12,9 @@ from typing import Any, Final, Literal
 
 from srrrs.config.errors import ConfigError
 from srrrs.config.option import Option
+from srrrs.config.policies import POLICY_OPTIONS
 from srrrs.config.table import AGENT_OPTIONS, CONFIG, RELAY_OPTIONS
+from srrrs.protocol.frames import SERVICE_NAME
 
 Section = Literal["relay", "agent"]
 
@@ -23,6 +25,9 @@ _SECTIONS: Final[Mapping[str, Sequence[Option]]] = {
     "relay": RELAY_OPTIONS,
     "agent": AGENT_OPTIONS,
 }
+#: In [agent], the tables of single services: ``[agent.service.NAME]``.
+SERVICE: Final = "service"
+_POLICIES: Final = {option.name: option for option in POLICY_OPTIONS}
 # Between the values of a repeatable option in one variable.
 _SEPARATORS: Final = re.compile(r"[\s,]+")
 
@@ -77,8 +82,7 @@ def _setting(
         return _parsed(option, texts, f"--{option.name}")
     variable = environ.get(option.variable, "").strip()
     if variable:
-        several = _SEPARATORS.split(variable.strip(",")) if option.repeatable else [variable]
-        return _parsed(option, several, option.variable)
+        return _parsed(option, _several(option, variable), option.variable)
     if option.in_file and option.name in keys:
         origin = f"{option.name} {where}"
         return _parsed(option, _texts(option, keys[option.name], origin), origin)
@@ -87,6 +91,13 @@ def _setting(
         return Setting(() if option.repeatable else None, origin, given=False)
     default = _parsed(option, [option.default], origin)
     return Setting(default.value, origin, given=False)
+
+
+def _several(option: Option, variable: str) -> list[str]:
+    """The texts in a variable."""
+    if option.lines:
+        return [line for line in variable.splitlines() if line.strip()]
+    return _SEPARATORS.split(variable.strip(",")) if option.repeatable else [variable]
 
 
 def _parsed(option: Option, texts: Sequence[str], origin: str) -> Setting:
@@ -133,8 +144,16 @@ def _read_file(path: Path, section: Section) -> Mapping[str, object]:
         raise ConfigError(f"{path}: {error}") from None
     for name, keys in tables.items():
         _check_table(path, name, keys)
-    found: Mapping[str, object] = tables.get(section, {})
-    return found
+    keys = {**tables.get(section, {})}
+    services = keys.pop(SERVICE, {})
+    for name, table in services.items():
+        for key, value in table.items():
+            option = _POLICIES[key]
+            texts = _texts(option, value, f"{key} of {name!r} in {path}")
+            said = keys.get(key, [])
+            before = said if isinstance(said, list) else [said]
+            keys[key] = [*before, *(f"{name}={text}" for text in texts)]
+    return keys
 
 
 def _check_table(path: Path, name: str, keys: object) -> None:
@@ -147,8 +166,30 @@ def _check_table(path: Path, name: str, keys: object) -> None:
     if not isinstance(keys, Mapping):
         raise ConfigError(f"{name!r} in {path} must be a table: [{name}]")
     known = [option.name for option in _SECTIONS[name] if option.in_file]
-    for key in keys:
-        if key not in known:
-            near = difflib.get_close_matches(key.replace("_", "-"), known, 1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"unknown key {key!r} in [{name}] of {path}{hint}")
+    for key, value in keys.items():
+        if key == SERVICE and name == "agent":
+            _check_services(path, value)
+        else:
+            _check_key(path, name, key, known)
+
+
+def _check_services(path: Path, tables: object) -> None:
+    if not isinstance(tables, Mapping):
+        raise ConfigError(
+            f"{SERVICE!r} in [agent] of {path} must hold tables: [agent.service.NAME]"
+        )
+    for name, keys in tables.items():
+        where = f"agent.{SERVICE}.{name}"
+        if not isinstance(keys, Mapping):
+            raise ConfigError(f"{SERVICE}.{name} in [agent] of {path} must be a table: [{where}]")
+        if not SERVICE_NAME.fullmatch(name):
+            raise ConfigError(f"[{where}] of {path}: {name!r} is no service name")
+        for key in keys:
+            _check_key(path, where, key, list(_POLICIES))
+
+
+def _check_key(path: Path, table: str, key: str, known: Sequence[str]) -> None:
+    if key not in known:
+        near = difflib.get_close_matches(key.replace("_", "-"), known, 1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown key {key!r} in [{table}] of {path}{hint}")

@@ -6,10 +6,12 @@ from __future__ import annotations
 from typing import Final
 
 from srrrs.config import values
+from srrrs.config.bounds import BOUND_OPTIONS
 from srrrs.config.option import CONFIG_NAME, Option
 from srrrs.config.option import count as _count
 from srrrs.config.option import duration as _duration
 from srrrs.config.option import size as _size
+from srrrs.config.policies import POLICY_OPTIONS
 from srrrs.config.token import TokenSource
 
 CONFIG: Final = Option(
@@ -117,6 +119,7 @@ RELAY_OPTIONS: Final[tuple[Option, ...]] = (
         "go to a host of an --edge-url of theirs, or under one, and nowhere else.",
         otherwise="to the next of their own",
     ),
+    *BOUND_OPTIONS,
     _count(
         "max-held", "Visitors who wait for one service.", "1024", "visitors",
         limit="visitors_held",
@@ -222,6 +225,7 @@ AGENT_OPTIONS: Final[tuple[Option, ...]] = (
         "May be given more than once.",
         repeatable=True,
     ),
+    *POLICY_OPTIONS,
     _duration(
         "heartbeat-interval",
         "Interval between heartbeats, within the relay's bounds. After 2.5 intervals of silence "
