@@ -112,52 +112,33 @@ class Exchange:
 
     _log = Logger()
 
-    __slots__ = (
-        "__weakref__",
-        "_arrived",
-        "_asked",
-        "_context",
-        "_early",
-        "_first_byte",
-        "_id",
-        "_limit",
-        "_origin",
-        "_received",
-        "_request_done",
-        "_responder",
-        "_retried",
-        "_sent",
-        "_service",
-        "_state",
-        "_status",
-        "_trailers",
-        "_visitor",
-        "_waiting",
-        "head",
-    )
+    # What most never change.
+    _state = State.NEW
+    # What was routed to, and which of those that share its name has the request.
+    _asked: IPublicService | None = None
+    _service: IPublicService | None = None
+    _origin: OriginConnection | None = None
+    _waiting: Deferred[Any] | None = None
+    # Of the request's body: what came before there was an origin, within what was announced to the
+    # responder as full.
+    _early: list[bytes] | None = None
+    _trailers: Sequence[tuple[bytes, bytes]] = ()
+    _limit: int | None = None
+    _request_done = False
+    _retried = False
+    # For the log.
+    _arrived = 0.0
+    _first_byte: float | None = None
+    _status = 0
+    _received = 0
+    _sent = 0
 
     def __init__(self, context: VisitorContext, responder: IResponder, head: RequestHead) -> None:
         self._context = context
         self._responder = responder
         self.head = head
         self._id = context.forwarder.request_id(head, context.next_id())
-        self._state = State.NEW
-        # What was routed to, and which of those that share its name has the request.
-        self._asked: IPublicService | None = None
-        self._service: IPublicService | None = None
-        self._origin: OriginConnection | None = None
         self._visitor: IAddress = context.address
-        self._waiting: Deferred[Any] | None = None
-        # Of the request's body: what came before there was an origin, within what was announced
-        # to the responder as full.
-        self._early: list[bytes] | None = None
-        self._trailers: Sequence[tuple[bytes, bytes]] = ()
-        self._limit: int | None = None
-        self._request_done = self._retried = False
-        # For the log.
-        self._arrived = 0.0
-        self._first_byte: float | None = None
-        self._status = self._received = self._sent = 0
         if context.site.access_log is not None:
             self._arrived = context.site.clock.seconds()
 
@@ -354,7 +335,7 @@ class Exchange:
         origin = None if fresh else context.pool.take(service)
         if origin is not None:
             if (self._repeatable or origin.idle_for() < SURE_FOR) and (
-                origin.visitor == self._visitor
+                origin.visitor is self._visitor or origin.visitor == self._visitor
             ):
                 return origin
             origin.close()

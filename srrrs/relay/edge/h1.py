@@ -318,8 +318,13 @@ class HttpVisitor(Protocol):
             self._site.heads.add(self)
             self._pump()
         else:
-            self._reader.next_message()  # type: ignore[union-attr]
-            self._pump()
+            reader = self._reader
+            assert reader is not None
+            reader.next_message()
+            if reader.begun or self._unread or self._read_closed:
+                self._pump()
+            else:
+                self._site.idle.add(self)
 
     def broken(self) -> None:
         self._exchange = None
