@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from srrrs.net.dial import TURN, DialError, DialTarget, dial, explain
 from srrrs.net.proxy import ProxyError
-from srrrs.net.tls import ServerIdentity
+from srrrs.net.selfsigned import ServerIdentity
 from srrrs.net.websocket import Denial, HandshakeDenied, HandshakeFailed
 from srrrs.protocol.handshake import Denied, Hello
 from srrrs.relay.edge.listener import TURN_TIMEOUT

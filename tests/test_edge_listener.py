@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
-from srrrs.net.tls import ServerIdentity
+from srrrs.net.selfsigned import ServerIdentity
 from srrrs.protocol.errors import Overloaded, ResetCode
 from srrrs.relay.edge import listener
 from srrrs.relay.edge.interfaces import ServiceAway

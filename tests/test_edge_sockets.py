@@ -26,8 +26,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from srrrs.net.accept import AcceptGate
+from srrrs.net.selfsigned import ServerIdentity
 from srrrs.net.serving import server_endpoint
-from srrrs.net.tls import ServerIdentity, client_connection_creator
+from srrrs.net.tlsclient import client_connection_creator
 from srrrs.relay.edge.listener import EdgeFactory
 from tests.edge_fakes import Carriers, FakeChannel, FakeRoutes, FakeService
 

@@ -26,18 +26,10 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from srrrs.net.tls import (
-    LIFETIME,
-    RENEW_BEFORE,
-    ServerContext,
-    ServerIdentity,
-    client_connection_creator,
-    explain_tls_failure,
-    format_pin,
-    make_certificate,
-    parse_pin,
-    spki_pin,
-)
+from srrrs.net.pins import format_pin, parse_pin, spki_pin
+from srrrs.net.selfsigned import LIFETIME, RENEW_BEFORE, ServerIdentity, make_certificate
+from srrrs.net.tls import ServerContext
+from srrrs.net.tlsclient import client_connection_creator, explain_tls_failure
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)

@@ -255,7 +255,7 @@ def relay_endpoint(
         leg = _host_endpoint(reactor, proxy.host, proxy.port, timeout)
         endpoint = ConnectEndpoint(leg, proxy, target.host, target.port)
     if target.scheme == "wss":
-        from srrrs.net.tls import client_connection_creator
+        from srrrs.net.tlsclient import client_connection_creator
 
         creator = client_connection_creator(target.host, ca_file=target.ca_file, pin=target.pin)
         endpoint = TLSEndpoint(reactor, creator, endpoint)
@@ -289,7 +289,7 @@ def explain(failure: Failure, target: DialTarget) -> DialError:
         if isinstance(problem, kind):
             return DialError(describe(target, problem))
     if target.scheme == "wss":
-        from srrrs.net.tls import explain_tls_failure
+        from srrrs.net.tlsclient import explain_tls_failure
 
         reason = explain_tls_failure(failure)
         if reason is not None:

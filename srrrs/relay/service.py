@@ -20,8 +20,8 @@ from srrrs.net.accept import AcceptGate
 from srrrs.net.address import format_address
 from srrrs.net.draining import when_idle
 from srrrs.net.loopback import is_loopback
+from srrrs.net.selfsigned import ServerIdentity
 from srrrs.net.serving import server_endpoint
-from srrrs.net.tls import ServerIdentity
 from srrrs.net.websocket import RelayCarrier, RelayCarrierFactory
 from srrrs.protocol.errors import CloseCode
 from srrrs.protocol.flow import Budget

@@ -18,7 +18,8 @@ from zope.interface import implementer
 
 from srrrs.net.accept import AcceptGate
 from srrrs.net.channel import Channel
-from srrrs.net.tls import ServerIdentity, client_connection_creator
+from srrrs.net.selfsigned import ServerIdentity
+from srrrs.net.tlsclient import client_connection_creator
 from srrrs.net.tunnel import ITunnelHandler, Tunnel, TunnelLost
 from srrrs.net.websocket import AgentCarrierFactory, Denial, RelayCarrier, RelayCarrierFactory
 from srrrs.protocol.errors import CloseCode

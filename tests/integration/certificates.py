@@ -9,7 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from srrrs.net.tls import make_certificate, spki_pin
+from srrrs.net.pins import spki_pin
+from srrrs.net.selfsigned import make_certificate
 
 
 def write_certificate(folder: Path, name: str, *, expired: bool = False) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from srrrs.net.openssl import (
     direct_records,
     fastest,
 )
-from srrrs.net.tls import ServerIdentity, make_certificate
+from srrrs.net.selfsigned import ServerIdentity, make_certificate
 
 DIRECT = direct_records(SSL._lib, SSL._ffi)  # type: ignore[attr-defined]
 KINDS = [pytest.param(DIRECT, id="direct"), pytest.param(PublicRecords, id="public")]

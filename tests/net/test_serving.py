@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from srrrs.net.serving import server_endpoint
-from srrrs.net.tls import client_connection_creator
+from srrrs.net.tlsclient import client_connection_creator
 from srrrs.net.tlsrecords import BatchedTLS, TLSEndpoint
 from tests.integration.certificates import write_certificate
 

@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from srrrs.net.openssl import GROUP, INPUT, RECORD
-from srrrs.net.tls import client_connection_creator
+from srrrs.net.tlsclient import client_connection_creator
 from srrrs.net.tlsrecords import TOGETHER, BatchedTLS, tls_factory
 from tests.net.test_openssl import KINDS, Kind, identity
 

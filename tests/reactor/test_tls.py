@@ -15,7 +15,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import ISSLTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from srrrs.net.tls import make_certificate
+from srrrs.net.selfsigned import make_certificate
 from srrrs.net.tlsrecords import tls_factory
 from tests.conftest import FlushLoggedErrors
 from tests.reactor.kit import Client, HalfCloser, Pair, Recorder, Server, tcp_pair, turns, until
