@@ -22,6 +22,9 @@ class Site:
     """A service behind a tunnel, and the only one that there is."""
 
     name = "site"
+    token_name = "token"
+    host = "site.example"
+    gatekeeper: Any = None
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.pair = Pair(limits)
@@ -43,7 +46,7 @@ class Site:
     def available(self) -> bool:
         return self.problem is None
 
-    def open(self, visitor: IAddress) -> Channel:
+    def open(self, visitor: IAddress, connection_id: str = "") -> Channel:
         if self.problem is not None:
             raise self.problem
         return self.pair.relay.tunnel.open(1, visitor)
