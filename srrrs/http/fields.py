@@ -7,9 +7,11 @@ it our own checks of the bytes, after it those of what the fields say.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
+
+import httptools
 
 from srrrs.http.head import CHUNKED, NO_BODY, Fields, Framing, Kind
 
@@ -93,18 +95,29 @@ class Collector:
     def on_headers_complete(self) -> None:
         self.done = True
 
-    def check(self, lines: int, most: int) -> None:
-        """The head is complete, and each line of it gave one field.
 
-        :param lines: of the head, with the first and the empty one.
-        :param most: how many fields there may be.
-        :raises Malformed: it is not so.
-        """
-        found = len(self.fields)
-        if not self.done or found != lines - 2:
-            raise Malformed("a field is malformed")  # A folded one among others.
-        if found > most:
-            raise Malformed("it has too many fields", 431)
+def take_apart(parser: Callable[[Collector], Any], head: bytes, most: int) -> Collector:
+    """The fields of a head.
+
+    :param parser: of httptools.
+    :param head: a whole one, whose first line was checked.
+    :param most: how many fields there may be.
+    :raises Malformed: it is malformed.
+    """
+    lines = check_bytes(head)
+    collector = Collector()
+    try:
+        parser(collector).feed_data(head)
+    except httptools.HttpParserInvalidMethodError:
+        raise Malformed("its method is not known here", 501) from None
+    except (httptools.HttpParserUpgrade, httptools.HttpParserError):
+        pass  # Behind the head it matters not: what follows is not its to judge.
+    found = len(collector.fields)
+    if not collector.done or found != lines - 2:
+        raise Malformed("a field is malformed")  # A folded one among others.
+    if found > most:
+        raise Malformed("it has too many fields", 431)
+    return collector
 
 
 def check_bytes(head: bytes) -> int:

@@ -11,13 +11,12 @@ import httptools
 from srrrs.http.errors import BadRequest
 from srrrs.http.fields import (
     TOKEN,
-    Collector,
     Malformed,
-    check_bytes,
     check_part,
     options,
     parse_framing,
     split_authority,
+    take_apart,
 )
 from srrrs.http.head import NO_BODY, Fields, Framing, HeadLimits, Kind, RequestHead
 from srrrs.http.message import MessageReader, State
@@ -105,18 +104,8 @@ class RequestReader(MessageReader[RequestHead]):
         return method, target, (1, 1) if minor == b"1" else (1, 0)
 
     def _parse(self, data: bytes) -> RequestHead:
-        lines = check_bytes(data)
         method, target, version = self._split_line(data)
-        collector = Collector()
-        try:
-            httptools.HttpRequestParser(collector).feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserInvalidMethodError:
-            raise Malformed("its method is not known here", 501) from None
-        except httptools.HttpParserError:
-            raise Malformed("a field is malformed") from None
-        collector.check(lines, self._limits.fields)
+        collector = take_apart(httptools.HttpRequestParser, data, self._limits.fields)
         head = judge(method, target, version, collector.fields, collector.deciding)
         self._begin_body(head.framing)
         return head

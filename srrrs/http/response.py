@@ -9,7 +9,7 @@ from typing import Final
 import httptools
 
 from srrrs.http.errors import BadResponse
-from srrrs.http.fields import Collector, Malformed, check_bytes, check_part, options, parse_framing
+from srrrs.http.fields import Malformed, check_part, options, parse_framing, take_apart
 from srrrs.http.head import NO_BODY, UNTIL_CLOSE, HeadLimits, Kind, ResponseHead
 from srrrs.http.message import MessageReader, State
 
@@ -98,19 +98,11 @@ class ResponseReader(MessageReader[ResponseHead]):
             raise Malformed("the status line")
 
     def _parse(self, data: bytes) -> ResponseHead:
-        lines = check_bytes(data)
         match = _LINE.match(data)
         if match is None:
             raise Malformed("the status line")
         version = (1, 1) if match[1] == b"1" else (1, 0)
-        collector = Collector()
-        try:
-            httptools.HttpResponseParser(collector).feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserError:
-            raise Malformed("a field is malformed") from None
-        collector.check(lines, self._limits.fields)
+        collector = take_apart(httptools.HttpResponseParser, data, self._limits.fields)
         deciding = collector.deciding
         framing = parse_framing(
             deciding.get(b"content-length", ()), deciding.get(b"transfer-encoding", ()), version
