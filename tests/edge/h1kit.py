@@ -32,10 +32,10 @@ class LogRecorder:
 class Lab:
     """Services ``site.example`` and ``other.example``, and what visitors' connections share."""
 
-    def __init__(self, limits: SiteLimits = SiteLimits(), log: bool = True) -> None:
+    def __init__(self, limits: SiteLimits | None = None, log: bool = True) -> None:
         self.clock = Clock()
         self.log = LogRecorder()
-        self.site = Site(self.clock, limits, access_log=self.log if log else None)  # type: ignore[arg-type]
+        self.site = Site(self.clock, limits or SiteLimits(), access_log=self.log if log else None)  # type: ignore[arg-type]
         self.routes = FakeRoutes()
         self.site.routes = self.routes
         self.service = FakeService(self.clock)

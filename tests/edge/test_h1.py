@@ -629,7 +629,7 @@ def test_an_upgrade() -> None:
     assert b"early" not in lab.channel.sent
     assert b"connection: upgrade\r\nupgrade: websocket\r\n" in lab.channel.sent
     lab.channel.receive(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello"
+        b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello"
     )
     lab.settle(visitor)
     assert lab.channel.sent.endswith(b"\r\n\r\nearly")
