@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srrrs.http.forwarding import Forwarder, response_fields, trailer_fields
+from srrrs.http.errors import BadResponse
+from srrrs.http.forwarding import response_fields
 from srrrs.http.head import (
     CHUNKED,
     NO_BODY,
@@ -29,6 +30,7 @@ from srrrs.http.writing import (
     visitor_framing,
 )
 from tests.http.corpus import REQUESTS, RESPONSES, Case, get, lines, ok
+from tests.http.passing import mutations, pass_on
 
 TOKENS = st.text("abcdefghijklmnopqrstuvwxyz0123456789-!#$%&'*+.^`|~", min_size=1, max_size=12).map(
     str.encode
@@ -40,6 +42,10 @@ VALUES = st.binary(max_size=20).map(
 FIELDS = st.lists(st.tuples(NAMES, VALUES), max_size=6)
 PATHS = st.text("abc/?=&%.~*", max_size=12).map(lambda text: b"/" + text.encode())
 BODIES = st.lists(st.binary(min_size=1, max_size=40), max_size=4)
+
+
+LARGER = HeadLimits(head_bytes=64 * 1024, fields=200)
+"""What the first edge added fits, too."""
 
 
 def written(framing: Framing, pieces: list[bytes], trailers: Fields) -> bytes:
@@ -153,63 +159,20 @@ def test_a_response_that_is_written_is_read_as_it_was(
     assert [list(end.trailers) for end in ends] == [trailers if framing is CHUNKED else []]
 
 
-def forwarded(data: bytes) -> bytes:
-    """What a service is sent for a visitor's bytes, as long as these can be read."""
-    from srrrs.http.errors import BadRequest
-
-    reader = RequestReader(HeadLimits(fields=200, head_bytes=64 * 1024))
-    reader.feed(data)
-    forwarder = Forwarder("192.0.2.1", False, False)
-    out: list[bytes] = []
-    chunks = False
-    try:
-        while (item := reader.next()) is not None:
-            if isinstance(item, RequestHead):
-                chunks = item.framing is CHUNKED
-                fields = forwarder.request_fields(item, b"id")
-                out.append(
-                    encode_request(item.method, item.target, fields, item.framing, item.upgrade)
-                )
-            elif isinstance(item, End):
-                if chunks:
-                    out.append(encode_last_chunk(trailer_fields(item.trailers)))
-                reader.next_message()
-            else:
-                out += encode_chunk(item) if chunks else [item]
-    except BadRequest:
-        pass
-    return b"".join(out)
-
-
 @pytest.mark.parametrize("case", REQUESTS, ids=str)
 def test_what_is_passed_on_is_passed_on_alike(case: Case) -> None:
     """A second edge behind the first changes nothing but what it says of itself: what goes out is
     as canonical as can be."""
-    once = forwarded(case.data)
-    assert forwarded(once) == once
+    once = pass_on(case.data).data
+    assert pass_on(once, LARGER).data == once
 
 
 @settings(max_examples=500)
 @given(st.sampled_from(REQUESTS), st.data())
 def test_mutated_requests_are_passed_on_alike(case: Case, draw: st.DataObject) -> None:
     """So is what becomes of the corpus when bytes of it change."""
-    once = forwarded(mutated(case.data, draw))
-    assert forwarded(once) == once
-
-
-PARTS = [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b";", b"0", b"\x00", b"\x0b", b"\xff"]
-PARTS += [b"chunked", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n"]
-
-
-def mutated(data: bytes, draw: st.DataObject) -> bytes:
-    """With a few bytes put in, or taken out."""
-    data = data[:2000]
-    for _ in range(draw.draw(st.integers(1, 3))):
-        at = draw.draw(st.integers(0, len(data)))
-        gone = draw.draw(st.integers(0, 2))
-        part = draw.draw(st.one_of(st.sampled_from(PARTS), st.binary(max_size=2)))
-        data = data[:at] + part + data[at + gone :]
-    return data
+    once = pass_on(draw.draw(mutations(case.data))).data
+    assert pass_on(once, LARGER).data == once
 
 
 @pytest.mark.parametrize(
@@ -312,8 +275,6 @@ def test_what_a_response_to_head_states_goes_on() -> None:
 @pytest.mark.parametrize("case", RESPONSES, ids=str)
 def test_no_response_splits_what_a_visitor_is_sent(case: Case) -> None:
     """Whatever head is taken from a service can be written."""
-    from srrrs.http.errors import BadResponse
-
     reader = ResponseReader(HeadLimits())
     reader.expect((case.to or (b"GET",))[0], case.upgrade)
     reader.feed(case.data)
