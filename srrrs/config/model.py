@@ -25,6 +25,11 @@ class RelayLimits:
     """The relay's named caps: bytes, seconds, and counts."""
 
     head_bytes: int = 32 * KIB
+    head_fields: int = 100
+    target_bytes: int = 8 * KIB
+    head_timeout: float = 10.0
+    idle_timeout: float = 75.0
+    requests_per_tunnel: int = 10_240
     frame_bytes: int = MIB
     streams: int = 10_240
     services: int = 131_072

@@ -128,6 +128,26 @@ RELAY_OPTIONS: Final[tuple[Option, ...]] = (
         "max-head", "Head of one HTTP request, of visitors and of agents.", "32KiB",
         limit="head_bytes", least=1024, most=2**24,
     ),
+    _count(
+        "max-head-fields", "Fields in one HTTP request's head.", "100", "fields",
+        limit="head_fields",
+    ),
+    _size(
+        "max-target", "Path and query of one HTTP request.", "8KiB",
+        limit="target_bytes", least=256, most=2**24,
+    ),
+    _duration(
+        "head-timeout", "For an HTTP request's head, from its first byte.", "10s",
+        limit="head_timeout", most=3600.0,
+    ),
+    _duration(
+        "idle-timeout", "That an HTTP visitor's connection may wait for another request.", "75s",
+        limit="idle_timeout", most=86_400.0,
+    ),
+    _count(
+        "max-requests", "HTTP requests under way in one tunnel.", "10240", "requests",
+        limit="requests_per_tunnel",
+    ),
     _MAX_FRAME,
     _MAX_STREAMS,
     _count(
