@@ -18,8 +18,10 @@ from srrrs.net.channel import Channel
 from srrrs.net.dial import DialTarget, explain
 from srrrs.net.draining import LOOK_EVERY
 from srrrs.relay.directory import Directory
+from srrrs.relay.edge.gatekeeper import Policies
 from srrrs.relay.edge.interfaces import ServiceAway, ServiceParked
-from srrrs.relay.registrar import PublicService, Registrar
+from srrrs.relay.published import PublicService, Surroundings
+from srrrs.relay.registrar import Registrar
 from srrrs.relay.store import Store
 from srrrs.relay.tokens import Tokens
 from srrrs.relay.tunnels import AgentTunnel
@@ -46,12 +48,11 @@ class Relay(World):
             Directory(self.store, per_token=10),
             PublicNames("example", 8000, False, None, False),
             (20_000, 20_039),
-            "127.0.0.1",
             None,  # type: ignore[arg-type]  # no ports here
-            lambda _: None,
-            lambda _: None,
+            None,  # type: ignore[arg-type]
             1,
-            WaitingRoom(self.clock, 10, 30.0),
+            Surroundings(WaitingRoom(self.clock, 10, 30.0), self.clock.seconds),
+            Policies(self.clock, None),  # type: ignore[arg-type]  # no passwords here
         )
         self.gate._registrar = self.registrar
         self.records: list[Record] = []
@@ -86,7 +87,7 @@ class Relay(World):
 
     @property
     def service(self) -> PublicService:
-        found: object = self.registrar.lookup("site.example")
+        found: object = self.registrar.lookup("site.example", b"/")
         assert isinstance(found, PublicService)
         return found
 

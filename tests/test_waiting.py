@@ -7,8 +7,8 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from srrrs.relay.directory import Key
 from srrrs.relay.edge.interfaces import ServiceAway
+from srrrs.relay.reservation import Key
 from srrrs.relay.waiting import WaitingRoom
 
 SITE, OTHER = Key("token", "machine", "site"), Key("token", "machine", "other")

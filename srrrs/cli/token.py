@@ -19,6 +19,7 @@ from srrrs.cli.main import Commands
 from srrrs.config import ConfigError, data_dir
 from srrrs.config.table import STORE_OPTIONS
 from srrrs.config.values import duration
+from srrrs.relay.scope import NONE, Scope, ScopeError
 from srrrs.relay.store import Store, StoreError, StoreMissing
 from srrrs.relay.tokens import DEFAULT_GRACE, Token, TokenError, Tokens
 from srrrs.tap.options import TableOptions, fail
@@ -118,14 +119,49 @@ class CreateOptions(SecretOptions):
     )
     extra = (
         ("--expires DURATION", "When it ends by itself, from now. [default: never]"),
+        (
+            "--allow-host HOST",
+            (
+                "A host that its services may have: app.example.com; *.example.com, for any with "
+                "one label in the place of the star; or none. May be given more than once. "
+                "[default: any free name directly under the relay's domain]"
+            ),
+        ),
+        (
+            "--allow-port LOW-HIGH",
+            (
+                "Ports that its services may have, or none. May be given more than once. "
+                "[default: any of the relay's]"
+            ),
+        ),
         _OUT,
         _FORCE,
     )
     expires: float | None = None
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.hosts: list[str] = []
+        self.ports: list[str] = []
+
     def opt_expires(self, text: str) -> None:
         """When it ends by itself."""
         self.expires = _duration("--expires", text)
+
+    def opt_allow_host(self, text: str) -> None:
+        """A host that its services may have."""
+        self.hosts.append(text)
+
+    def opt_allow_port(self, text: str) -> None:
+        """Ports that its services may have."""
+        self.ports.append(text)
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        try:
+            self.scope = Scope.parse(self.hosts, self.ports)
+        except ScopeError as error:
+            raise usage.UsageError(f"--allow-host and --allow-port: {error}") from None
 
     def act(self, now: float) -> None:
         with Store(self.data_dir) as store:
@@ -133,8 +169,9 @@ class CreateOptions(SecretOptions):
             ends = None if self.expires is None else now + self.expires
             self.hand_out(
                 store,
-                lambda: tokens.create(self.name, now, self.expires)[1],
-                f"Token {self.name!r} made; it expires: {_day(ends)}.",
+                lambda: tokens.create(self.name, now, self.expires, self.scope)[1],
+                f"Token {self.name!r} made; it expires: {_day(ends)}; "
+                f"it may publish: {_scope(self.scope)}.",
             )
 
 
@@ -179,10 +216,21 @@ class RevokeOptions(NamedOptions):
     """Options of ``token revoke``."""
 
     description = "End a token for good, and with it the tunnels of those who use it."
+    extra = (
+        (
+            "--release",
+            "Let others have its names at once. [default: nobody gets them for 30 days]",
+        ),
+    )
+    release: bool = False
+
+    def opt_release(self) -> None:
+        """Let others have its names at once."""
+        self.release = True
 
     def act(self, now: float) -> None:
         with Store(self.data_dir, create=False) as store:
-            Tokens(store).revoke(self.name, now)
+            Tokens(store).revoke(self.name, now, release=self.release)
         _hint(f"Token {self.name!r} revoked; a running relay ends its tunnels within seconds.")
 
 
@@ -317,19 +365,30 @@ def _as_json(token: Token, now: float) -> dict[str, object]:
         "used": token.used,
         "revoked": token.revoked,
         "grace_until": token.grace_until,
+        "hosts": list(token.scope.host_texts()),
+        "ports": list(token.scope.port_texts()),
     }
 
 
 def _table(tokens: Iterable[Token], now: float) -> list[str]:
-    rows = [("NAME", "ID", "STATE", "CREATED", "EXPIRES", "LAST USED")]
+    rows = [("NAME", "ID", "STATE", "CREATED", "EXPIRES", "LAST USED", "MAY PUBLISH")]
     for each in tokens:
         times = (_day(each.created), _day(each.expires), _day(each.used))
-        rows.append((each.name, each.id, _state(each, now), *times))
+        rows.append((each.name, each.id, _state(each, now), *times, _scope(each.scope)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def _scope(scope: Scope) -> str:
+    hosts = ", ".join(scope.host_texts()) or "any name"
+    ports = ", ".join(scope.port_texts()) or "any port"
+    return "; ".join((
+        "no host" if hosts == NONE else hosts,
+        ports if ports == "any port" else "no port" if ports == NONE else f"ports {ports}",
+    ))  # fmt: skip
 
 
 def _hint(text: str) -> None:

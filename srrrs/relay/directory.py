@@ -1,19 +1,20 @@
 """Reservations: who owns which public name or port.
 
-A reservation belongs to a key: (token id, instance, service name). It is made when the service
-is first registered and then survives reconnects and restarts of both ends. Nobody else is given
-its name or port, except:
+A reservation belongs to a key: (token id, instance, service name), or for a service that several
+agents share (token id, no instance, name and path). It is made when the service is first registered
+and then survives reconnects and restarts of both ends. A name belongs to one token; under it each
+path, and what is passed on as TLS, belongs to one key. Nobody else is given a name or port, except:
 
-* when it has been unused for 90 days, or its token was revoked, and its service is not live, then
-  whoever asks for that very name, or meets exhaustion, may have it (oldest first);
-* a service that changes from HTTP to TCP, or asks for another name, gives up what it had.
+* when it has been unused for 90 days and its service is not live, then whoever asks for that very
+  name, or meets exhaustion, may have it (oldest first);
+* when its token was revoked: a port at once, a name after 30 days;
+* a service that changes from HTTP to TCP, or asks for another name, gives up what it had; its last
+  token may have the name at once, others after 30 days.
 
 A name once given stays when the service later asks for none.
 
-Names are one DNS label: 1 to 63 of a-z, 0-9 and hyphen, no hyphen at either end (RFC 1123, 2.1).
-Labels with hyphens in the third and fourth place are refused (RFC 5890, 2.3.1: among them "xn--",
-which would let a tenant take a name that only looks like another's); so are capitals, for a name
-is never replaced by another spelling of it.
+A name is a label under the relay's domain (:mod:`srrrs.relay.names`) or a whole host,
+which has a dot in it.
 
 Looking up what is reserved already writes nothing; when it was last used is noted in memory and
 written by :meth:`Directory.flush`. A new reservation is one commit. To make many in one commit,
@@ -23,16 +24,18 @@ wrap the calls in `store.transaction()`, and promise nothing before that block h
 from __future__ import annotations
 
 import random
-import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
-from srrrs.relay.names import Names
+from srrrs.relay.kept import KEEP_FOR, KeptNames, kept_from_others
+from srrrs.relay.names import RESERVED_LABELS, Names, check_name
+from srrrs.relay.refusal import RETRY_EXHAUSTED, Refusal, RefusalCode, unavailable
+from srrrs.relay.reservation import Key, Reservation
+from srrrs.relay.scope import PortRange, format_ports
 from srrrs.relay.store import Row, Store, StoreError
 
 #: Seconds without use after which a reservation may be given to somebody else.
@@ -40,71 +43,11 @@ RECLAIM_AFTER: Final = 90 * 86400.0
 #: Seconds by which the time of last use in the database may lag: rewriting it at every reconnect
 #: of every agent would be most of what the relay writes.
 USED_GRAIN: Final = 3600.0
-#: Labels never given to a service: the control host is `relay.<domain>`.
-RESERVED_LABELS: Final = frozenset({"relay"})
-#: Seconds after which a refusal for want of room is worth another try.
-RETRY_EXHAUSTED: Final = 600.0
-#: Seconds after which a refusal for a failing database is worth another try.
-RETRY_UNAVAILABLE: Final = 30.0
 
-_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NAME_TRIES: Final = 16
 _PORT_TRIES: Final = 8
-_COLUMNS: Final = "token_id, instance, service, kind, label, port, created, used"
+_COLUMNS: Final = "token_id, instance, service, kind, name, path, port, created, used"
 _WHERE_KEY: Final = "token_id = ? AND instance = ? AND service = ?"
-_HTTP: Final = "http"
-
-
-class Key(NamedTuple):
-    """Whom a reservation belongs to."""
-
-    token_id: str
-    instance: str
-    service: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """A public name (`label`) or a `port`, one of the two; times are seconds since the epoch."""
-
-    key: Key
-    kind: str
-    label: str | None
-    port: int | None
-    created: float
-    used: float
-    #: made by this very call, so that it may be released again if it turns out to be unusable
-    new: bool = False
-    #: the name or port that the same service had before this call, when it has another one now
-    replaced: str | int | None = None
-
-
-class RefusalCode(StrEnum):
-    """Why a service is not registered; `HELD` to `PORT_BUSY` are the registrar's reasons."""
-
-    NAME_INVALID = "name-invalid"
-    NAME_RESERVED = "name-reserved"
-    NAME_TAKEN = "name-taken"
-    NAMES_EXHAUSTED = "names-exhausted"
-    PORTS_EXHAUSTED = "ports-exhausted"
-    TOO_MANY_SERVICES = "too-many-services"
-    UNAVAILABLE = "unavailable"
-    HELD = "held"
-    DUPLICATE = "duplicate"
-    PORT_BUSY = "port-busy"
-
-
-class Refusal(Exception):
-    """No reservation, and why.
-
-    :ivar retry: seconds after which asking again may help; None: it cannot heal by itself.
-    """
-
-    def __init__(self, code: RefusalCode, message: str, retry: float | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.retry = retry
 
 
 class Directory:
@@ -138,30 +81,35 @@ class Directory:
         self._live = live
         self._rng = rng if rng is not None else random.SystemRandom()
         self._names = Names(self._rng)
+        self._kept = KeptNames(store)
         self._used: dict[Key, float] = {}
 
-    def kept_http(self, key: Key, asked: str | None, now: float) -> Reservation | None:
-        """What :meth:`reserve_http` gives where the service has it already: nothing is written.
+    def kept_name(
+        self, key: Key, kind: str, asked: str | None, path: str, now: float
+    ) -> Reservation | None:
+        """What :meth:`reserve_name` gives where the service has it already: nothing is written.
 
         :raises Refusal: the name cannot be given, or the database cannot be read.
         """
         if asked is not None:
-            self._check_label(asked)
+            check_name(asked, self._reserved)
         try:
             held = self._get(key)
         except StoreError as error:
-            raise _unavailable() from error
-        if held is None or not self._keeps_label(held, asked):
+            raise unavailable() from error
+        if held is None or not self._keeps_name(held, kind, asked, path):
             return None
         return self._note(held, now)
 
-    def kept_port(self, key: Key, kind: str, low: int, high: int, now: float) -> Reservation | None:
+    def kept_port(
+        self, key: Key, kind: str, ranges: Sequence[PortRange], now: float
+    ) -> Reservation | None:
         """The same for :meth:`reserve_port`."""
         try:
             held = self._get(key)
         except StoreError as error:
-            raise _unavailable() from error
-        if held is None or held.kind != kind or held.port is None or not low <= held.port <= high:
+            raise unavailable() from error
+        if held is None or held.kind != kind or not _in(held.port, ranges):
             return None
         return self._note(held, now)
 
@@ -178,66 +126,73 @@ class Directory:
             with self._store.transaction():
                 yield
         except StoreError as error:
-            raise _unavailable() from error
+            raise unavailable() from error
 
-    def reserve_http(self, key: Key, asked: str | None, now: float) -> Reservation:
-        """The name of an HTTP service: the one asked for, else the one it has, else a new one.
+    def reserve_name(
+        self, key: Key, kind: str, asked: str | None, path: str, now: float
+    ) -> Reservation:
+        """The name of an HTTP or TLS service: the one asked for, else the one it has, else a new
+        one.
 
+        :param kind: "http" or "tls".
+        :param asked: a label, or a whole host; None: any.
+        :param path: what paths of requests begin with; empty: any.
         :raises Refusal: always, rather than another name than the one asked for.
         """
         if asked is not None:
-            self._check_label(asked)
+            check_name(asked, self._reserved)
         try:
             held = self._get(key)
-            if held is not None and self._keeps_label(held, asked):
+            if held is not None and self._keeps_name(held, kind, asked, path):
                 return self._note(held, now)
             with self._store.transaction():
                 self._check_room(key, held, now)
-                label = self._free_label(now) if asked is None else asked
+                name = self._free_label(key, now) if asked is None else asked
                 if asked is not None:
-                    self._take_label(key, asked, now)
-                return self._put(key, held, _HTTP, label, None, now)
+                    self._take_name(key, kind, asked, path, now)
+                return self._put(key, held, kind, name, path, None, now)
         except StoreError as error:
-            raise _unavailable() from error
+            raise unavailable() from error
 
     def reserve_port(
         self,
         key: Key,
         kind: str,
-        low: int,
-        high: int,
+        ranges: Sequence[PortRange],
         now: float,
         exclude: Collection[int] = (),
     ) -> Reservation:
-        """The port of a TCP service: the one it has, else a random free one in low-high.
+        """The port of a TCP service: the one it has, else a random free one of the ranges.
 
-        A port outside of low-high (the range was changed) is replaced, and the answer says so.
+        A port outside of them (they were changed) is replaced, and the answer says so.
 
         :param kind: "tcp" or "ssh"; a service may go from one to the other with its port.
+        :param ranges: lowest and highest of each; they do not overlap.
         :param exclude: ports not to choose now. One held already stays, even if it is among
             them: that a port is busy at the moment is reported, and no reason for another one.
         :raises Refusal: when there is no room.
         """
         try:
             held = self._get(key)
-            if held is not None and held.port is not None and low <= held.port <= high:
+            if held is not None and _in(held.port, ranges):
                 if held.kind != kind:
                     held = self._set_kind(held, kind)
                 return self._note(held, now)
             with self._store.transaction():
                 self._check_room(key, held, now)
-                port = self._free_port(low, high, now, exclude)
-                return self._put(key, held, kind, None, port, now)
+                port = self._free_port(ranges, now, exclude)
+                return self._put(key, held, kind, None, "", port, now)
         except StoreError as error:
-            raise _unavailable() from error
+            raise unavailable() from error
 
     def get(self, key: Key) -> Reservation | None:
         """What a service holds; its use is not noted."""
         return self._get(key)
 
-    def by_label(self, label: str) -> Reservation | None:
-        """Who owns a name."""
-        return self._first("label = ?", (label,))
+    def by_name(self, name: str, tls: bool = False) -> list[Reservation]:
+        """What is reserved under a name: with each path, or of what is passed on as TLS."""
+        found = self._select("name = ? AND (kind = 'tls') = ?", (name, tls))
+        return [replace(each, used=self._last_use(each)) for each in found]
 
     def by_port(self, port: int) -> Reservation | None:
         """Who owns a port."""
@@ -248,8 +203,8 @@ class Directory:
         return self._select("token_id = ? ORDER BY instance, service", (token_id,))
 
     def release(self, key: Key) -> bool:
-        """Give up a reservation; whether there was one. A service that stops keeps its own."""
-        self._used.pop(key, None)
+        """Give up a port that nobody was told of; whether there was one. A service that stops keeps
+        its own."""
         with self._store.transaction():
             return self._delete(key)
 
@@ -278,62 +233,67 @@ class Directory:
                 del self._used[key]
         return len(self._used)
 
-    # -- labels
+    # -- names
 
-    def _check_label(self, label: str) -> None:
-        if not _LABEL.fullmatch(label):
-            raise Refusal(
-                RefusalCode.NAME_INVALID,
-                f"{_shown(label)} cannot be a name: use 1 to 63 lower-case letters, digits and "
-                "hyphens, none at either end",
-            )
-        if label[2:4] == "--":
-            raise Refusal(
-                RefusalCode.NAME_INVALID,
-                f"{_shown(label)} cannot be a name: hyphens in the third and fourth place are "
-                "kept for internationalized names",
-            )
-        if label in self._reserved:
-            raise Refusal(
-                RefusalCode.NAME_RESERVED,
-                f"the name {label!r} belongs to the relay; choose another name",
-            )
-
-    def _keeps_label(self, held: Reservation, asked: str | None) -> bool:
+    def _keeps_name(self, held: Reservation, kind: str, asked: str | None, path: str) -> bool:
+        if held.name is None or held.kind != kind or held.path != path:
+            return False
         if asked is not None:
-            return held.label == asked
-        return held.label is not None and held.label not in self._reserved
+            return held.name == asked
+        return "." not in held.name and held.name not in self._reserved
 
-    def _take_label(self, key: Key, label: str, now: float) -> None:
-        """See to it that nobody else holds the label, or refuse."""
-        holder = self.by_label(label)
-        if holder is None or holder.key == key:
-            return
-        if self._reclaimable(holder, now):
-            self._delete(holder.key)
-            return
-        if holder.key.token_id != key.token_id:
+    def _take_name(self, key: Key, kind: str, name: str, path: str, now: float) -> None:
+        """See to it that nobody else holds what is asked for, or refuse."""
+        for holder in self._select("name = ?", (name,)):
+            same = (holder.kind == "tls", holder.path) == (kind == "tls", path)
+            ours = holder.key.token_id == key.token_id
+            if holder.key == key or (ours and not same):
+                continue
+            if self._reclaimable(holder, now) or (ours and self._gives_way(holder, key)):
+                self._delete(holder.key)
+            else:
+                raise self._taken(holder, key, name + path)
+        self._kept.check(name, key.token_id, now)
+
+    def _gives_way(self, holder: Reservation, key: Key) -> bool:
+        """Whether one that is shared is to be one that is not, or the other way round."""
+        return holder.key.shared != key.shared and not self._live(holder.key)
+
+    def _taken(self, holder: Reservation, key: Key, what: str) -> Refusal:
+        mine = holder.key.token_id == key.token_id
+        revoked = None if mine else self._revoked(holder.key.token_id)
+        if revoked is not None:
+            return kept_from_others(holder.name or "", revoked)
+        hint = "choose another name"
+        if not mine:
             whom = "another token"
-        elif holder.key.instance != key.instance:
+        elif holder.key.shared:
+            whom, hint = "agents of this token that share it", "give this one --share, too"
+        elif holder.key.instance != key.instance and not key.shared:
             whom = f"instance {holder.key.instance} of this token"
+        elif key.shared:
+            whom = f"instance {holder.key.instance} of this token, which does not share it"
         else:
             whom = f"service {holder.key.service!r} of this agent"
         since = time.strftime("%Y-%m-%d", time.gmtime(holder.created))
-        raise Refusal(
+        return Refusal(
             RefusalCode.NAME_TAKEN,
-            f"the name {label!r} has been held by {whom} since {since}; choose another name",
+            f"the name {what!r} has been held by {whom} since {since}; {hint}",
         )
 
-    def _free_label(self, now: float) -> str:
+    def _free_label(self, key: Key, now: float) -> str:
         for _ in range(_NAME_TRIES):
             label = self._names.make()
             if label in self._reserved:
                 continue
-            holder = self.by_label(label)
-            if holder is None:
-                return label
-            if self._reclaimable(holder, now):
-                self._delete(holder.key)
+            holders = self._select("name = ?", (label,))
+            if all(self._reclaimable(holder, now) for holder in holders):
+                try:
+                    self._kept.check(label, key.token_id, now)
+                except Refusal:
+                    continue
+                for holder in holders:
+                    self._delete(holder.key)
                 return label
         raise Refusal(
             RefusalCode.NAMES_EXHAUSTED, "no free name was found; try again", RETRY_EXHAUSTED
@@ -341,27 +301,33 @@ class Directory:
 
     # -- ports
 
-    def _free_port(self, low: int, high: int, now: float, exclude: Collection[int]) -> int:
+    def _free_port(self, ranges: Sequence[PortRange], now: float, exclude: Collection[int]) -> int:
         for _ in range(_PORT_TRIES):
-            port = self._rng.randint(low, high)
+            port = self._rng.randint(*self._rng.choice(ranges))
             if port not in exclude and self.by_port(port) is None:
                 return port
-        taken = {
-            row[0]
-            for row in self._store.rows(
+        free: list[int] = []
+        for low, high in ranges:
+            rows = self._store.rows(
                 "SELECT port FROM reservations WHERE port BETWEEN ? AND ?", (low, high)
             )
-        }
-        free = [port for port in range(low, high + 1) if port not in taken and port not in exclude]
+            free += set(range(low, high + 1)).difference((row[0] for row in rows), exclude)
         if free:
-            return self._rng.choice(free)
-        for holder in self._oldest("port BETWEEN ? AND ?", (low, high), now):
-            if holder.port is not None and holder.port not in exclude:
-                self._delete(holder.key)
-                return holder.port
+            return self._rng.choice(sorted(free))
+        oldest = [
+            holder
+            for each in ranges
+            for holder in self._oldest("port BETWEEN ? AND ?", each, now)
+            if holder.port not in exclude
+        ]
+        if oldest:
+            holder = min(oldest, key=lambda each: each.used)
+            self._delete(holder.key)
+            assert holder.port is not None
+            return holder.port
         raise Refusal(
             RefusalCode.PORTS_EXHAUSTED,
-            f"all ports of the relay's range {low}-{high} are taken",
+            f"all ports of {', '.join(map(format_ports, ranges))} are taken",
             RETRY_EXHAUSTED,
         )
 
@@ -390,19 +356,24 @@ class Directory:
         key: Key,
         held: Reservation | None,
         kind: str,
-        label: str | None,
+        name: str | None,
+        path: str,
         port: int | None,
         now: float,
     ) -> Reservation:
         self._store.run(
-            f"INSERT INTO reservations ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+            f"INSERT INTO reservations ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (token_id, instance, service) DO UPDATE SET kind = excluded.kind, "
-            "label = excluded.label, port = excluded.port, created = excluded.created, "
-            "used = excluded.used",
-            (*key, kind, label, port, now, now),
+            "name = excluded.name, path = excluded.path, port = excluded.port, "
+            "created = excluded.created, used = excluded.used",
+            (*key, kind, name, path, port, now, now),
         )
-        replaced = None if held is None else (held.label or held.port)
-        return Reservation(key, kind, label, port, now, now, new=True, replaced=replaced)
+        if name is not None:
+            self._kept.take(name)
+        replaced = None if held is None else (held.name or held.port)
+        if isinstance(replaced, str) and not self._first("name = ?", (replaced,)):
+            self._kept.keep(replaced, key.token_id, now)
+        return Reservation(key, kind, name, path, port, now, now, new=True, replaced=replaced)
 
     def _set_kind(self, held: Reservation, kind: str) -> Reservation:
         with self._store.transaction():
@@ -414,15 +385,18 @@ class Directory:
     def _reclaimable(self, holder: Reservation, now: float) -> bool:
         if self._live(holder.key):
             return False
-        used = max(holder.used, self._used.get(holder.key, holder.used))
-        if used < now - RECLAIM_AFTER:
+        if self._last_use(holder) < now - RECLAIM_AFTER:
             return True
-        return (
-            self._store.row(
-                "SELECT 1 FROM tokens WHERE id = ? AND revoked IS NULL", (holder.key.token_id,)
-            )
-            is None
-        )
+        revoked = self._revoked(holder.key.token_id)
+        return revoked is not None and (holder.name is None or revoked <= now - KEEP_FOR)
+
+    def _last_use(self, holder: Reservation) -> float:
+        return max(holder.used, self._used.get(holder.key, holder.used))
+
+    def _revoked(self, token_id: str) -> float | None:
+        """When a token was revoked; None: it was not."""
+        row = self._store.row("SELECT revoked FROM tokens WHERE id = ?", (token_id,))
+        return 0.0 if row is None else row[0]
 
     def _oldest(self, where: str, parameters: tuple[object, ...], now: float) -> list[Reservation]:
         """The reservations that may be reclaimed, the longest unused first."""
@@ -454,15 +428,9 @@ class Directory:
         return [_reservation(row) for row in rows]
 
 
+def _in(port: int | None, ranges: Sequence[PortRange]) -> bool:
+    return port is not None and any(low <= port <= high for low, high in ranges)
+
+
 def _reservation(row: Row) -> Reservation:
     return Reservation(Key(*row[:3]), *row[3:])
-
-
-def _shown(label: str) -> str:
-    return repr(label if len(label) <= 63 else label[:60] + "...")
-
-
-def _unavailable() -> Refusal:
-    return Refusal(
-        RefusalCode.UNAVAILABLE, "the relay cannot reserve anything now", RETRY_UNAVAILABLE
-    )

@@ -1,13 +1,29 @@
-"""Public names for services that asked for none: two readable words and a suffix.
+"""Names under the relay's domain: which there can be, and new ones for whoever asked for none.
 
-A name like `calm-otter-7f3k` is read aloud, typed and remembered by people. It need not be
-secret: whoever must not reach a service has to be kept out by other means.
+A label is 1 to 63 of a-z, 0-9 and hyphen, no hyphen at either end (RFC 1123, 2.1). Labels with
+hyphens in the third and fourth place are refused (RFC 5890, 2.3.1: among them "xn--", which would
+let a tenant take a name that only looks like another's); so are capitals, for a name is never
+replaced by another spelling of it.
+
+A new one is two readable words and a suffix: one like `calm-otter-7f3k` is read aloud, typed and
+remembered by people. It need not be secret: whoever must not reach a service has to be kept out by
+other means.
 """
 
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Container
 from typing import Final
+
+from srrrs.protocol.frames import SERVICE_HOST
+from srrrs.relay.refusal import Refusal, RefusalCode
+
+#: Labels never given to a service: the control host is `relay.<domain>`.
+RESERVED_LABELS: Final = frozenset({"relay"})
+
+_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 #: Characters of a suffix. Digits and letters without 0, 1, i, l, o (which are taken for each
 #: other) and without the other vowels and y (so that no suffix spells a word).
@@ -65,6 +81,47 @@ NOUNS: Final = tuple(
     vanilla violet violin volcano walnut walrus warbler willow wombat wren yarrow zebra zephyr
     """.split()
 )
+
+
+def check_name(name: str, reserved: Container[str]) -> None:
+    """Whether a service may be given a label or a whole host, if it is free.
+
+    :param reserved: labels that belong to the relay.
+    :raises Refusal: it may not.
+    """
+    if "." not in name:
+        check_label(name, reserved)
+    elif not SERVICE_HOST.fullmatch(name):
+        raise Refusal(RefusalCode.NAME_INVALID, f"{name[:60]!r} is no host name")
+
+
+def check_label(label: str, reserved: Container[str]) -> None:
+    """Whether a service may be given a label, if it is free.
+
+    :param reserved: those that belong to the relay.
+    :raises Refusal: it may not.
+    """
+    if not _LABEL.fullmatch(label):
+        raise Refusal(
+            RefusalCode.NAME_INVALID,
+            f"{_shown(label)} cannot be a name: use 1 to 63 lower-case letters, digits and "
+            "hyphens, none at either end",
+        )
+    if label[2:4] == "--":
+        raise Refusal(
+            RefusalCode.NAME_INVALID,
+            f"{_shown(label)} cannot be a name: hyphens in the third and fourth place are "
+            "kept for internationalized names",
+        )
+    if label in reserved:
+        raise Refusal(
+            RefusalCode.NAME_RESERVED,
+            f"the name {label!r} belongs to the relay; choose another name",
+        )
+
+
+def _shown(label: str) -> str:
+    return repr(label if len(label) <= 63 else label[:60] + "...")
 
 
 class Names:

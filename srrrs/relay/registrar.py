@@ -1,7 +1,8 @@
 """Registration: which agent publishes which service, under which public address.
 
-A service belongs to (token id, instance, name). Its address is reserved in the directory and stays
-the same; here is what is *live*: the tunnel behind each address, and who may take it over.
+A service belongs to (token id, instance, name), or where several agents share it to (token id, name
+and path). Its address is reserved in the directory and stays the same; here is what is *live*: the
+tunnel behind each address, and who may take it over.
 """
 
 from __future__ import annotations
@@ -9,23 +10,19 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, fail, maybeDeferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import (
-    IAddress,
-    IListeningPort,
-    IProtocolFactory,
-    IStreamServerEndpoint,
-)
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from srrrs.net.channel import Channel
-from srrrs.protocol.errors import CloseCode, TunnelGone
+from srrrs.http.policy import PolicyError
+from srrrs.protocol.errors import CloseCode
 from srrrs.protocol.frames import (
+    NAMED_KINDS,
     ControlFrame,
     Refused,
     Register,
@@ -33,16 +30,21 @@ from srrrs.protocol.frames import (
     Withdraw,
     Withdrawn,
 )
-from srrrs.relay.directory import Directory, Key, Refusal, RefusalCode, Reservation
-from srrrs.relay.edge.interfaces import IPublicService, IRoutes, ServiceAway, ServiceParked
+from srrrs.relay.directory import Directory
+from srrrs.relay.edge.gatekeeper import Gatekeeper, Policies
+from srrrs.relay.edge.interfaces import IPublicService, IRoutes
+from srrrs.relay.names import check_label
+from srrrs.relay.ports import PublicPorts
+from srrrs.relay.published import PublicService, SharedService, Surroundings
+from srrrs.relay.refusal import Refusal, RefusalCode
+from srrrs.relay.reservation import Key, Reservation, shared_key
 from srrrs.relay.reserver import Reserver
+from srrrs.relay.routes import Routes
+from srrrs.relay.scope import PortRange
 from srrrs.relay.store import StoreError
 from srrrs.relay.tunnels import AgentTunnel
 from srrrs.relay.urls import PublicNames
-from srrrs.relay.waiting import WaitingRoom
 
-BACKLOG: Final = 4096
-"""Connections that the kernel may hold for a public port before we accept them."""
 BUSY_RETRY: Final = 5.0
 """Seconds after which a port that another program uses is tried again."""
 HELD_RETRY: Final = 30.0
@@ -51,108 +53,67 @@ FRESH_TRIES: Final = 20
 """Random ports tried for a new reservation before the range counts as busy."""
 
 
-@implementer(IPublicService)
-class PublicService:
-    """A live service: its address, and the tunnel that serves it."""
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a registration asks for, within what its token may have.
 
-    listening: IListeningPort | None = None
+    :ivar name: as the directory has it: a label or a whole host; None: any label.
+    :ivar ports: where a port may be.
+    """
 
-    def __init__(
-        self,
-        reservation: Reservation,
-        frame: Register,
-        agent: AgentTunnel,
-        endpoint: str,
-        waiting: WaitingRoom,
-    ) -> None:
-        self._waiting = waiting
-        self.reservation = reservation
-        self.key = reservation.key
-        self.name = frame.name
-        self.kind = frame.kind
-        self.service_id = frame.service_id
-        self.agent = agent
-        self.endpoint = endpoint
-
-    def available(self) -> bool:
-        return self.agent.live
-
-    def open(self, visitor: IAddress) -> Channel:
-        # Of a tunnel that drains the agent may have another in a moment.
-        if self.agent.tunnel.parked or self.agent.draining:
-            raise ServiceParked(self)
-        try:
-            return self.agent.tunnel.open(self.service_id, visitor)
-        except TunnelGone:
-            raise ServiceAway from None
-
-    def wait(self) -> Deferred[IPublicService]:
-        return self._waiting.wait(self.key)
-
-
-@implementer(IPublicService)
-class AwayService:
-    """A reserved name whose agent is not connected."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def available(self) -> bool:
-        return False
-
-    def open(self, visitor: IAddress) -> Channel:
-        raise ServiceAway
-
-    def wait(self) -> Deferred[IPublicService]:
-        return fail(ServiceAway())
+    key: Key
+    name: str | None = None
+    path: str = ""
+    ports: tuple[PortRange, ...] = ()
 
 
 @implementer(IRoutes)
 class Registrar:
     """The live services of a relay.
 
-    :param clock: the reactor; also listens on the public ports.
+    :param clock: the reactor.
     :param wall: seconds since the epoch.
+    :param tcp_ports: lowest and highest public port.
+    :param ports: opens the public ports.
     :param tcp_factory: from a service to the protocol factory of its public port.
-    :param opened: told each public port that was opened, so that accept can be paused.
     :param most_services: services that one token may have live at a time.
-    :param waiting: where visitors wait for an agent whose connection broke.
+    :param around: what all services share.
+    :param policies: makes the gatekeepers of services.
     """
 
     _log = Logger()
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         wall: Callable[[], float],
         directory: Directory,
         names: PublicNames,
-        tcp_ports: tuple[int, int],
-        tcp_interface: str,
+        tcp_ports: PortRange,
+        ports: PublicPorts,
         tcp_factory: Callable[[IPublicService], IProtocolFactory],
-        opened: Callable[[IListeningPort], None],
-        closed: Callable[[IListeningPort], None],
         most_services: int,
-        waiting: WaitingRoom,
+        around: Surroundings,
+        policies: Policies,
     ) -> None:
         self._clock = clock
         self._wall = wall
         self._directory = directory
         self._names = names
         self._tcp_ports = tcp_ports
-        self._tcp_interface = tcp_interface
+        self._ports = ports
         self._tcp_factory = tcp_factory
-        self._opened = opened
-        self._closed = closed
         self._most = most_services
-        self._waiting = waiting
+        self._around = around
+        self._waiting = around.waiting
+        self._policies = policies
+        self._routes = Routes(wall, directory, names)
+        # A key is in one of the two at the most: in the latter if it is a shared one.
         self._live: dict[Key, PublicService] = {}
-        self._by_label: dict[str, PublicService] = {}
+        self._shared: dict[Key, SharedService] = {}
         self._by_token: Counter[str] = Counter()
         # One claim at a time for each key, so that two newcomers cannot both take it over.
         self._locks: dict[Key, DeferredLock] = {}
-        # Ports that are being closed: the same port may be asked for again at once.
-        self._closing: dict[int, Deferred[Any]] = {}
         self._claims: set[Deferred[None]] = set()
         self._claimed_by_token: Counter[str] = Counter()
         self._reserver = Reserver(clock, wall, directory)
@@ -162,19 +123,11 @@ class Registrar:
     def is_control_host(self, host: str) -> bool:
         return self._names.is_control_host(host)
 
-    def lookup(self, host: str) -> IPublicService | None:
-        label = self._names.label_of(host)
-        if label is None:
-            return None
-        service = self._by_label.get(label)
-        if service is not None:
-            return service
-        try:
-            known = self._directory.by_label(label) is not None
-        except StoreError as error:
-            self._log.error("the directory cannot be read: {error}", error=error)
-            return AwayService(label)
-        return AwayService(label) if known else None
+    def lookup(self, host: str, path: bytes) -> IPublicService | None:
+        return self._routes.lookup(host, path)
+
+    def lookup_tls(self, host: str) -> IPublicService | None:
+        return self._routes.lookup_tls(host)
 
     # --- from the agents ----------------------------------------------------------------
 
@@ -195,7 +148,7 @@ class Registrar:
         if agent.draining:
             return
         for service in list(agent.services.values()):
-            self._waiting.let_in(service.key, service)
+            self._waiting.let_in(service.key, service.shared or service)
 
     def agent_lost(self, agent: AgentTunnel) -> None:
         """The agent's tunnel ended: its services are away."""
@@ -207,11 +160,11 @@ class Registrar:
 
     def is_live(self, key: Key) -> bool:
         """Whether the service of a key is live now."""
-        return key in self._live
+        return key in self._live or key in self._shared
 
     def live_keys(self) -> list[Key]:
         """Whose services are live now."""
-        return list(self._live)
+        return [*self._live, *self._shared]
 
     def drain(self) -> None:
         """Visitors wait for no agent any more, for none comes back to this relay."""
@@ -223,10 +176,10 @@ class Registrar:
             claim.cancel()
         self._reserver.stop()
         self._waiting.stop()
-        for service in list(self._live.values()):
+        members = [member for group in self._shared.values() for member in group]
+        for service in [*self._live.values(), *members]:
             self._unpublish(service)
-        for closing in list(self._closing.values()):
-            await _after(closing)
+        await self._ports.all_closed()
 
     # --- within -------------------------------------------------------------------------
 
@@ -242,12 +195,14 @@ class Registrar:
         if frame.service_id in agent.services or frame.service_id in agent.pending:
             agent.tunnel.close(CloseCode.PROTOCOL, "a service id was registered twice")
             return
+        try:
+            wish = self._wish(agent, frame)
+        except Refusal as refusal:
+            self._refuse(agent, frame, refusal)
+            return
         token = agent.identity
-        key = Key(token.token_id, agent.hello.instance, frame.name)
-        holder = self._live.get(key)
-        moving = holder is not None and holder.agent.draining
         used = self._by_token[token.token_id] + self._claimed_by_token[token.token_id]
-        if used - moving >= self._most:
+        if used - self._moves(agent, wish.key) >= self._most:
             self._refuse(
                 agent,
                 frame,
@@ -257,19 +212,74 @@ class Registrar:
         agent.pending.add(frame.service_id)
         self._claimed_by_token[token.token_id] += 1
         try:
-            await self._claim_key(agent, frame, key)
+            await self._claim_key(agent, frame, wish)
         finally:
             agent.pending.discard(frame.service_id)
             self._claimed_by_token[token.token_id] -= 1
             if not self._claimed_by_token[token.token_id]:
                 del self._claimed_by_token[token.token_id]
 
-    async def _claim_key(self, agent: AgentTunnel, frame: Register, key: Key) -> None:
+    def _wish(self, agent: AgentTunnel, frame: Register) -> Wish:
+        """:raises Refusal: there can be no such service, or the token may not have it."""
+        token, names = agent.identity, self._names
+        key = Key(token.token_id, agent.hello.instance, frame.name)
+        if frame.kind not in NAMED_KINDS:
+            ports = token.scope.ports_within(*self._tcp_ports)
+            if not ports:
+                raise Refusal(RefusalCode.SCOPE, "this token may have no port of this relay's")
+            return Wish(key, ports=ports)
+        name = frame.asked
+        if frame.hostname is not None:
+            if names.is_control_host(frame.hostname):
+                raise Refusal(
+                    RefusalCode.NAME_RESERVED, f"the host {frame.hostname} belongs to the relay"
+                )
+            name = names.name_of(frame.hostname)
+        elif name is not None:
+            check_label(name, ())
+        self._check_scope(agent, name)
+        path = frame.path or ""
+        if frame.share:
+            if name is None:
+                raise Refusal(RefusalCode.NAME_INVALID, "what is shared must be asked for by name")
+            key = shared_key(token.token_id, frame.kind, name, path)
+        return Wish(key, name, path)
+
+    def _check_scope(self, agent: AgentTunnel, name: str | None) -> None:
+        scope, domain = agent.identity.scope, self._names.domain
+        if name is None:
+            if scope.allows_any_name(domain):
+                return
+            what = "names of the relay's choice"
+        else:
+            what = self._names.host_of(name)
+            if scope.allows_host(what, domain):
+                return
+        if scope.hosts is None:
+            allowed = f"names directly under {domain}"
+        else:
+            allowed = ", ".join(scope.hosts) or "no host at all"
+        raise Refusal(RefusalCode.SCOPE, f"this token may not have {what}: it is for {allowed}")
+
+    def _moves(self, agent: AgentTunnel, key: Key) -> bool:
+        """Whether the service comes from a tunnel that is about to end."""
+        holder: PublicService | None = self._live.get(key) or self._former(agent, key)
+        return holder is not None and holder.agent.draining
+
+    def _former(self, agent: AgentTunnel, key: Key) -> PublicService | None:
+        """What the same agent serves of a shared service by a tunnel that is about to end."""
+        for member in self._shared.get(key, ()):
+            if member.agent.draining and member.agent.hello.run == agent.hello.run:
+                return member
+        return None
+
+    async def _claim_key(self, agent: AgentTunnel, frame: Register, wish: Wish) -> None:
+        key = wish.key
         lock = self._locks.setdefault(key, DeferredLock())
         await lock.acquire()
         try:
             if frame.service_id in agent.pending:
-                await self._settle(agent, frame, key)
+                await self._settle(agent, frame, wish)
         except Refusal as refusal:
             self._refuse(agent, frame, refusal)
         except StoreError as error:
@@ -284,21 +294,51 @@ class Registrar:
             if not lock.locked and not lock.waiting:
                 self._locks.pop(key, None)
 
-    async def _settle(self, agent: AgentTunnel, frame: Register, key: Key) -> None:
+    async def _settle(self, agent: AgentTunnel, frame: Register, wish: Wish) -> None:
         """Reserve and publish. :raises Refusal: it may not be."""
+        key = wish.key
+        if key.shared:
+            self._join(agent, frame, key)
         holder = self._live.get(key)
         if holder is not None:
             await self._contest(agent, holder)
-        if frame.kind == "http":
-            reservation = await self._reserver.http(key, frame.asked)
-            url = self._names.http_url(reservation.label or "")
-            service = PublicService(reservation, frame, agent, url, self._waiting)
+        if frame.kind in NAMED_KINDS:
+            reservation = await self._reserver.name(key, frame.kind, wish.name, wish.path)
+            service = self._named(agent, frame, reservation)
         else:
-            service = await self._listen(agent, frame, key)
+            service = await self._listen(agent, frame, wish)
         if frame.service_id in agent.pending:
             self._publish(service)
         else:  # Withdrawn, or the tunnel ended, meanwhile.
             self._close_port(service)
+
+    def _join(self, agent: AgentTunnel, frame: Register, key: Key) -> None:
+        """:raises Refusal: the agent serves it already."""
+        former = self._former(agent, key)
+        if former is not None:
+            self._withdraw(former, "this tunnel is about to end")
+        group = self._shared.get(key)
+        if group is not None and group.by_agent(agent) is not None:
+            raise Refusal(RefusalCode.DUPLICATE, f"{frame.name} is registered already", None)
+
+    def _named(
+        self, agent: AgentTunnel, frame: Register, reservation: Reservation
+    ) -> PublicService:
+        """:raises Refusal: its policy cannot be."""
+        name = reservation.name or ""
+        if frame.kind == "tls":
+            url = self._names.tls_url(name)
+        else:
+            url = self._names.http_url(name, reservation.path)
+        host = self._names.host_of(name)
+        gatekeeper = self._gatekeeper(frame, url)
+        return PublicService(reservation, frame, agent, url, host, gatekeeper, self._around)
+
+    def _gatekeeper(self, frame: Register, url: str) -> Gatekeeper | None:
+        try:
+            return self._policies.gatekeeper(frame.policy, frame.kind, frame.name, url)
+        except PolicyError as problem:
+            raise Refusal(RefusalCode.POLICY, f"{frame.name}: {problem}") from None
 
     async def _contest(self, agent: AgentTunnel, holder: PublicService) -> None:
         """A live service is claimed: it stays with its holder if that still answers, and does not
@@ -306,10 +346,7 @@ class Registrar:
         if holder.agent is agent:
             raise Refusal(RefusalCode.DUPLICATE, f"{holder.name} is registered already", None)
         if holder.agent.draining:
-            self._unpublish(holder)
-            holder.agent.tunnel.send_control(
-                Withdrawn(holder.service_id, "this tunnel is about to end")
-            )
+            self._withdraw(holder, "this tunnel is about to end")
             return
         if await holder.agent.answers(self._clock):
             if self._live.get(holder.key) is not holder:
@@ -328,24 +365,19 @@ class Registrar:
                 name=holder.name,
                 old=holder.agent,
             )
-            self._unpublish(holder)
-            holder.agent.tunnel.send_control(
-                Withdrawn(holder.service_id, "this agent did not answer, and another took over")
-            )
+            self._withdraw(holder, "this agent did not answer, and another took over")
 
-    async def _listen(self, agent: AgentTunnel, frame: Register, key: Key) -> PublicService:
+    async def _listen(self, agent: AgentTunnel, frame: Register, wish: Wish) -> PublicService:
         """Reserve a port and listen on it. :raises Refusal: there is none, or it is busy."""
-        low, high = self._tcp_ports
-        tried: set[int] = set()
+        key, tried = wish.key, set[int]()
         while True:
-            reservation = await self._reserver.port(key, frame.kind, low, high, exclude=tried)
+            reservation = await self._reserver.port(key, frame.kind, wish.ports, exclude=tried)
             number = reservation.port or 0
-            if number in self._closing:
-                await _after(self._closing[number])
             url = self._names.tcp_url(number)
-            service = PublicService(reservation, frame, agent, url, self._waiting)
+            gatekeeper = self._gatekeeper(frame, url)
+            service = PublicService(reservation, frame, agent, url, None, gatekeeper, self._around)
             try:
-                port = await self._endpoint(number).listen(self._tcp_factory(service))
+                service.listening = await self._ports.open(number, self._tcp_factory(service))
             except CannotListenError as error:
                 self._log.warn(
                     "{agent}: port {port} for {name} is busy: {error}",
@@ -365,22 +397,19 @@ class Registrar:
                     "program on the relay; it is tried again",
                     BUSY_RETRY,
                 ) from None
-            service.listening = port
-            self._opened(port)
             return service
 
-    def _endpoint(self, port: int) -> IStreamServerEndpoint:
-        interface = self._tcp_interface
-        kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
-        return kind(self._clock, port, backlog=BACKLOG, interface=interface)
-
     def _publish(self, service: PublicService) -> None:
-        agent = service.agent
-        self._live[service.key] = service
-        self._by_token[service.key.token_id] += 1
-        label = service.reservation.label
-        if label is not None:
-            self._by_label[label] = service
+        agent, key = service.agent, service.key
+        if not key.shared:
+            self._live[key] = service
+        elif key in self._shared:
+            self._shared[key].add(service)
+        else:
+            self._shared[key] = SharedService(service)
+        self._by_token[key.token_id] += 1
+        if service.host is not None:
+            self._routes.publish(service)
         agent.services[service.service_id] = service
         agent.tunnel.send_control(Registered(service.service_id, service.endpoint))
         self._log.info(
@@ -389,37 +418,38 @@ class Registrar:
             name=service.name,
             endpoint=service.endpoint,
         )
-        self._waiting.let_in(service.key, service)
+        self._waiting.let_in(key, service.shared or service)
+
+    def _withdraw(self, service: PublicService, reason: str) -> None:
+        """Unasked."""
+        self._unpublish(service)
+        service.agent.tunnel.send_control(Withdrawn(service.service_id, reason))
 
     def _unpublish(self, service: PublicService) -> None:
         service.agent.services.pop(service.service_id, None)
-        if self._live.get(service.key) is not service:
-            return
-        del self._live[service.key]
-        self._by_token[service.key.token_id] -= 1
-        if not self._by_token[service.key.token_id]:
-            del self._by_token[service.key.token_id]
-        label = service.reservation.label
-        if label is not None and self._by_label.get(label) is service:
-            del self._by_label[label]
+        key, group = service.key, service.shared
+        if group is None:
+            if self._live.get(key) is not service:
+                return
+            del self._live[key]
+            last = True
+        else:
+            if service not in group:
+                return
+            last = group.discard(service)
+            if last:
+                del self._shared[key]
+        self._by_token[key.token_id] -= 1
+        if not self._by_token[key.token_id]:
+            del self._by_token[key.token_id]
+        if last and service.host is not None:
+            self._routes.unpublish(service)
         self._close_port(service)
 
     def _close_port(self, service: PublicService) -> None:
         listening, service.listening = service.listening, None
-        if listening is None:
-            return
-        self._closed(listening)
-        number = service.reservation.port or 0
-        closing = maybeDeferred(listening.stopListening)
-        self._closing[number] = closing
-
-        def closed(_: Any) -> None:
-            # It must not return what it takes out: a Deferred that waits for itself never ends.
-            self._closing.pop(number, None)
-
-        closing.addErrback(
-            lambda failure: self._log.failure("a public port cannot be closed", failure=failure)
-        ).addBoth(closed)
+        if listening is not None:
+            self._ports.close(service.reservation.port or 0, listening)
 
     def _refuse(self, agent: AgentTunnel, frame: Register, refusal: Refusal) -> None:
         self._log.info(
@@ -431,16 +461,3 @@ class Registrar:
         agent.tunnel.send_control(
             Refused(frame.service_id, refusal.code, refusal.message, refusal.retry)
         )
-
-
-def _after(deferred: Deferred[Any]) -> Deferred[None]:
-    """Fires when ``deferred`` does, whatever its result, and leaves it alone."""
-    waiter: Deferred[None] = Deferred()
-
-    def tell(result: Any) -> Any:
-        if not waiter.called:
-            waiter.callback(None)
-        return result
-
-    deferred.addBoth(tell)
-    return waiter

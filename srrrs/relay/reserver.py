@@ -6,14 +6,17 @@ for each service. What a service has already is read, and nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from srrrs.relay.directory import Directory, Key, Refusal, Reservation
+from srrrs.relay.directory import Directory
+from srrrs.relay.refusal import Refusal
+from srrrs.relay.reservation import Key, Reservation
+from srrrs.relay.scope import PortRange
 
 
 class Reserver:
@@ -32,24 +35,26 @@ class Reserver:
         self._asked: list[tuple[Callable[[], Reservation], Deferred[Reservation]]] = []
         self._call: IDelayedCall | None = None
 
-    async def http(self, key: Key, asked: str | None) -> Reservation:
-        """As :meth:`Directory.reserve_http`."""
+    async def name(self, key: Key, kind: str, asked: str | None, path: str) -> Reservation:
+        """As :meth:`Directory.reserve_name`."""
         now = self._wall()
-        kept = self._directory.kept_http(key, asked, now)
-        if kept is not None:
-            return kept
-        return await self._together(partial(self._directory.reserve_http, key, asked, now))
-
-    async def port(
-        self, key: Key, kind: str, low: int, high: int, exclude: Collection[int]
-    ) -> Reservation:
-        """As :meth:`Directory.reserve_port`."""
-        now = self._wall()
-        kept = self._directory.kept_port(key, kind, low, high, now)
+        kept = self._directory.kept_name(key, kind, asked, path, now)
         if kept is not None:
             return kept
         return await self._together(
-            partial(self._directory.reserve_port, key, kind, low, high, now, exclude)
+            partial(self._directory.reserve_name, key, kind, asked, path, now)
+        )
+
+    async def port(
+        self, key: Key, kind: str, ranges: Sequence[PortRange], exclude: Collection[int]
+    ) -> Reservation:
+        """As :meth:`Directory.reserve_port`."""
+        now = self._wall()
+        kept = self._directory.kept_port(key, kind, ranges, now)
+        if kept is not None:
+            return kept
+        return await self._together(
+            partial(self._directory.reserve_port, key, kind, ranges, now, exclude)
         )
 
     def stop(self) -> None:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -27,12 +28,17 @@ from srrrs.protocol.errors import CloseCode
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.handshake import Hello
 from srrrs.protocol.mux import Limits
-from srrrs.relay.directory import Directory, Key
+from srrrs.relay.directory import Directory
+from srrrs.relay.edge.gatekeeper import Policies
 from srrrs.relay.edge.listener import EdgeFactory
+from srrrs.relay.edge.site import Site, SiteLimits
 from srrrs.relay.edge.tcp import PublicPortFactory
 from srrrs.relay.firstrun import make_first_token
 from srrrs.relay.gate import CHECK_EVERY, Gate
-from srrrs.relay.registrar import BACKLOG, Registrar
+from srrrs.relay.ports import BACKLOG, PublicPorts
+from srrrs.relay.published import Surroundings
+from srrrs.relay.registrar import Registrar
+from srrrs.relay.reservation import Key
 from srrrs.relay.store import Store, StoreError
 from srrrs.relay.tokens import Identity, Tokens
 from srrrs.relay.tunnels import Tunnels
@@ -134,8 +140,9 @@ class Relay(Service):
             limits.unauthenticated_per_address,
             limits.visitors_per_address,
         )
+        self._site = Site(self._reactor, SiteLimits(head_bytes=limits.head_bytes))
         self._edge = EdgeFactory(
-            self._reactor,
+            self._site,
             self._accept,
             RelayCarrierFactory(
                 self._reactor,
@@ -144,8 +151,6 @@ class Relay(Service):
                 limits.handshake_timeout,
             ),
             None if identity is None else identity.context,
-            limits.head_bytes,
-            limits.handshake_timeout,
         )
         await self._listen()
         tls = https or identity is not None
@@ -163,12 +168,20 @@ class Relay(Service):
             self.directory,
             names,
             config.tcp_ports,
-            self._interface() if config.tcp_interface is None else config.tcp_interface,
+            PublicPorts(
+                self._reactor,
+                self._interface() if config.tcp_interface is None else config.tcp_interface,
+                self._accept.add,
+                self._accept.remove,
+            ),
             lambda service: PublicPortFactory(service, self._accept),
-            self._accept.add,
-            self._accept.remove,
             limits.services,
-            WaitingRoom(self._reactor, limits.visitors_held, config.hold),
+            Surroundings(
+                WaitingRoom(self._reactor, limits.visitors_held, config.hold),
+                self._reactor.seconds,
+                limits.requests_per_tunnel,
+            ),
+            Policies(self._reactor, deferToThread),
         )
         self.gate = Gate(
             self._reactor,
@@ -183,7 +196,7 @@ class Relay(Service):
             limits.tunnel_buffer_bytes,
             config.session_grace,
         )
-        self._edge.routes = self.registrar
+        self._site.routes = self.registrar
         self._loop(self._check_tokens, CHECK_EVERY)
         self._loop(self.gate.make_room, ROOM_EVERY)
         self._loop(self._flush, FLUSH_EVERY)
@@ -329,6 +342,7 @@ class Relay(Service):
             await DeferredList(closing).addTimeout(STOP_WITHIN, self._reactor, lambda _, __: None)
         for connection in list(self._edge.connections):
             connection.abort()
+        self._site.stop()
         self._accept.stop()
         if hasattr(self, "gate"):
             self._log.info("the tunnels of this run: {tally}", tally=str(self.gate.tally))

@@ -75,6 +75,43 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         """,
         "CREATE INDEX reservations_used ON reservations (used)",
     ),
+    (
+        # What a token may publish: words with a space between, or NULL for the default.
+        "ALTER TABLE tokens ADD COLUMN hosts TEXT",
+        "ALTER TABLE tokens ADD COLUMN ports TEXT",
+        """
+        CREATE TABLE reservations_2 (
+            token_id TEXT NOT NULL,
+            instance TEXT NOT NULL,
+            service  TEXT NOT NULL,
+            kind     TEXT NOT NULL,
+            name     TEXT,
+            path     TEXT NOT NULL,
+            port     INTEGER UNIQUE,
+            created  REAL NOT NULL,
+            used     REAL NOT NULL,
+            PRIMARY KEY (token_id, instance, service),
+            CHECK ((name IS NULL) <> (port IS NULL))
+        ) WITHOUT ROWID
+        """,
+        """
+        INSERT INTO reservations_2
+            SELECT token_id, instance, service, kind, label, '', port, created, used
+            FROM reservations
+        """,
+        "DROP TABLE reservations",
+        "ALTER TABLE reservations_2 RENAME TO reservations",
+        "CREATE INDEX reservations_used ON reservations (used)",
+        "CREATE UNIQUE INDEX reservations_name ON reservations (name, kind = 'tls', path)",
+        """
+        CREATE TABLE kept_names (
+            name     TEXT NOT NULL PRIMARY KEY,
+            token_id TEXT NOT NULL,
+            since    REAL NOT NULL
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX kept_names_token ON kept_names (token_id, since)",
+    ),
 )
 
 Row = tuple[Any, ...]

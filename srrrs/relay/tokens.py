@@ -19,9 +19,10 @@ import math
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from srrrs.relay.scope import UNSCOPED, Scope
 from srrrs.relay.store import Store
 
 #: Seconds for which an old secret stays good after a rotation, unless said otherwise.
@@ -43,10 +44,11 @@ class TokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who showed a good token."""
+    """Who showed a good token, and what may be published with it."""
 
     token_id: str
     name: str
+    scope: Scope = field(default=UNSCOPED, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Token:
     used: float | None
     #: until when secrets from before a rotation are good, a past time perhaps; None: no rotation
     grace_until: float | None
+    #: what may be published with it
+    scope: Scope = UNSCOPED
 
     def usable(self, now: float) -> bool:
         """Whether it lets anybody in at `now`."""
@@ -83,7 +87,13 @@ class Tokens:
 
     # -- for the `token` commands
 
-    def create(self, name: str, now: float, expires: float | None = None) -> tuple[Token, str]:
+    def create(
+        self,
+        name: str,
+        now: float,
+        expires: float | None = None,
+        scope: Scope = UNSCOPED,
+    ) -> tuple[Token, str]:
         """Make a token; `expires` is seconds from now (None: never).
 
         A token of that name which has expired makes room for the new one: it is revoked.
@@ -110,11 +120,19 @@ class Tokens:
             while self._store.row("SELECT 1 FROM tokens WHERE id = ?", (token_id,)):
                 token_id = _random_id()
             self._store.run(
-                "INSERT INTO tokens (id, name, created, expires) VALUES (?, ?, ?, ?)",
-                (token_id, name, now, ends),
+                "INSERT INTO tokens (id, name, created, expires, hosts, ports) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    token_id,
+                    name,
+                    now,
+                    ends,
+                    " ".join(scope.host_texts()) or None,
+                    " ".join(scope.port_texts()) or None,
+                ),
             )
             secret = self._add_secret(token_id)
-        return Token(token_id, name, now, ends, None, None, None), _text(token_id, secret)
+        return Token(token_id, name, now, ends, None, None, None, scope), _text(token_id, secret)
 
     def list(self, *, revoked: bool = False) -> tuple[Token, ...]:
         """All tokens by name, expired ones among them; on request the revoked ones too."""
@@ -157,15 +175,19 @@ class Tokens:
             secret = self._add_secret(token.id)
         return _text(token.id, secret)
 
-    def revoke(self, name: str, now: float) -> Token:
-        """End a token for good. Its reservations are anybody's from then on.
+    def revoke(self, name: str, now: float, *, release: bool = False) -> Token:
+        """End a token for good. Its ports are anybody's from then on, its names after a while.
 
+        :param release: its names are, too, at once.
         :returns: the token as it was.
         :raises TokenError: no such token.
         """
         with self._store.transaction():
             token = self._get(name)
             self._revoke(token.id, now)
+            if release:
+                self._store.run("DELETE FROM reservations WHERE token_id = ?", (token.id,))
+                self._store.run("DELETE FROM kept_names WHERE token_id = ?", (token.id,))
         return token
 
     # -- for the relay
@@ -246,16 +268,16 @@ class Tokens:
         if not token.usable(now):
             return None, f"{what} has expired"
         self._used[token.id] = now
-        return Identity(token.id, token.name), f"{what} is good"
+        return Identity(token.id, token.name, token.scope), f"{what} is good"
 
     def _select(self, where: str, parameters: tuple[object, ...]) -> tuple[Token, ...]:
         rows = self._store.rows(
             "SELECT id, name, created, expires, revoked, used, "
-            "(SELECT max(until) FROM secrets WHERE token_id = tokens.id) "
+            "(SELECT max(until) FROM secrets WHERE token_id = tokens.id), hosts, ports "
             f"FROM tokens {where} ORDER BY name, created",
             parameters,
         )
-        return tuple(Token(*row) for row in rows)
+        return tuple(replace(Token(*row[:-2]), scope=_scope(*row[-2:])) for row in rows)
 
     def _find(self, name: str) -> Token | None:
         tokens = self._select("WHERE revoked IS NULL AND name = ?", (name,))
@@ -284,6 +306,12 @@ def _from_now(seconds: float | None, now: float) -> float | None:
     if not (math.isfinite(seconds) and seconds > 0):
         raise TokenError("the expiry must be more than 0 seconds from now")
     return now + seconds
+
+
+def _scope(hosts: str | None, ports: str | None) -> Scope:
+    if hosts is None and ports is None:
+        return UNSCOPED
+    return Scope.parse((hosts or "").split(), (ports or "").split())
 
 
 def _base32(data: bytes) -> str:

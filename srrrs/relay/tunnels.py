@@ -23,7 +23,7 @@ from srrrs.relay.tokens import Identity
 from srrrs.words import Word
 
 if TYPE_CHECKING:
-    from srrrs.relay.registrar import PublicService
+    from srrrs.relay.published import PublicService
 
 ANSWER_WITHIN: Final = 2.0
 """Seconds in which the holder of a service must answer a ping to keep it."""
@@ -59,6 +59,8 @@ class AgentTunnel:
         self.connected_at = connected_at
         self.services: dict[int, PublicService] = {}
         self.pending: set[int] = set()
+        # HTTP requests under way to its services.
+        self.requests = 0
         self._on_control = on_control
         self._on_change = on_change
         self.ticket: Ticket | None = None

@@ -47,16 +47,34 @@ class PublicNames:
         label, dot, rest = host.partition(".")
         return label if dot and rest == self.domain and label else None
 
-    def http_url(self, label: str) -> str:
+    def name_of(self, host: str) -> str:
+        """What is reserved of a host: the label of one directly under the domain, so that it has
+        one owner however it was asked for, else the whole host."""
+        return self.label_of(host) or host
+
+    def host_of(self, name: str) -> str:
+        """The host that a reserved name stands for."""
+        return name if "." in name else f"{name}.{self.domain}"
+
+    def http_url(self, name: str, path: str = "") -> str:
         """Where a browser finds an HTTP service."""
-        host = f"{label}.{self.domain}"
+        host = self.host_of(name)
         if self.public_url is not None:
             parts = urlsplit(self.public_url)
             port = "" if parts.port is None else f":{parts.port}"
-            return f"{parts.scheme}://{host}{port}"
+            return f"{parts.scheme}://{host}{port}{path}"
         if self.https:
-            return f"https://{host}{self._port_suffix(443)}"
-        return f"http://{host}{self._port_suffix(80)}"
+            return f"https://{host}{self._port_suffix(443)}{path}"
+        return f"http://{host}{self._port_suffix(80)}{path}"
+
+    def tls_url(self, name: str) -> str:
+        """Where a service is found that speaks TLS by itself."""
+        host = self.host_of(name)
+        if self.public_url is not None:
+            parts = urlsplit(self.public_url)
+            port = "" if parts.port is None or parts.scheme != "https" else f":{parts.port}"
+            return f"https://{host}{port}"
+        return f"https://{host}{self._port_suffix(443)}"
 
     def tcp_url(self, port: int) -> str:
         """Where a TCP service is reached."""

@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from srrrs.relay.directory import Key
 from srrrs.relay.edge.interfaces import IPublicService, ServiceAway
+from srrrs.relay.reservation import Key
 
 
 class WaitingRoom:
