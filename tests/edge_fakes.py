@@ -21,6 +21,7 @@ from srrrs.protocol.errors import Overloaded, ResetCode
 from srrrs.protocol.stream import StreamHandler
 from srrrs.relay.edge.interfaces import IPublicService, IRoutes
 from srrrs.relay.edge.listener import EdgeConnection, EdgeFactory
+from srrrs.relay.edge.site import Site, SiteLimits
 from srrrs.testing import FakeTransport, Recorder
 
 VISITOR = IPv4Address("TCP", "192.0.2.1", 50000)
@@ -178,6 +179,7 @@ class FakeRoutes:
 
     def __init__(self) -> None:
         self.services: dict[str, FakeService] = {}
+        self.tls: dict[str, FakeService] = {}
         self.asked: list[str] = []
 
     def is_control_host(self, host: str) -> bool:
@@ -186,6 +188,9 @@ class FakeRoutes:
     def lookup(self, host: str, path: bytes) -> FakeService | None:
         self.asked.append(host)
         return self.services.get(host)
+
+    def lookup_tls(self, host: str) -> FakeService | None:
+        return self.tls.get(host)
 
 
 class FakeCarrier(Recorder):
@@ -215,8 +220,9 @@ class Edge:
         self.routes = FakeRoutes()
         self.site = FakeService(self.clock)
         self.routes.services["site.example"] = self.site
-        self.factory = EdgeFactory(self.clock, self.gate, self.carriers, tls, head_bytes, 10.0)
-        self.factory.routes = self.routes
+        self.shared = Site(self.clock, SiteLimits(head_bytes=head_bytes))
+        self.shared.routes = self.routes
+        self.factory = EdgeFactory(self.shared, self.gate, self.carriers, tls)
 
     def connect(self, peer: IAddress = VISITOR, tls: bool = False) -> FakeTransport:
         """A connection to the listener; its protocol is an :class:`EdgeConnection`."""

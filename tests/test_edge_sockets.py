@@ -30,6 +30,7 @@ from srrrs.net.selfsigned import ServerIdentity
 from srrrs.net.serving import server_endpoint
 from srrrs.net.tlsclient import client_connection_creator
 from srrrs.relay.edge.listener import EdgeFactory
+from srrrs.relay.edge.site import Site
 from tests.edge_fakes import Carriers, FakeChannel, FakeRoutes, FakeService
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -94,8 +95,9 @@ class Listener:
         self.site._clock = reactor
         self.routes.services["site.example"] = self.site
         context = self.identity.context if tls else None
-        self.factory = EdgeFactory(reactor, self.gate, self.carriers, context)
-        self.factory.routes = self.routes
+        self.shared = Site(reactor)
+        self.factory = EdgeFactory(self.shared, self.gate, self.carriers, context)
+        self.shared.routes = self.routes
         self.endpoint: IStreamClientEndpoint
 
     async def ask(self, data: bytes, closes: bool = False) -> bytes:

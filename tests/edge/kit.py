@@ -13,6 +13,7 @@ from srrrs.protocol.mux import Limits
 from srrrs.protocol.session import ACK_LATE
 from srrrs.relay.edge.interfaces import IPublicService, IRoutes
 from srrrs.relay.edge.listener import EdgeFactory
+from srrrs.relay.edge.site import Site as Visitors
 from srrrs.testing import FakeTransport, HalfCloseRecorder
 from tests.net.kit import VISITOR, Pair
 
@@ -65,9 +66,9 @@ class Site:
 
     def edge(self) -> EdgeFactory:
         """A listener's factory; no agent ever comes."""
-        factory = EdgeFactory(self.clock, self.gate, None)
-        factory.routes = self
-        return factory
+        self.shared = shared = Visitors(self.clock)
+        shared.routes = self
+        return EdgeFactory(shared, self.gate, None)
 
     def settle(self, *transports: Any) -> None:
         """Let everything arrive."""

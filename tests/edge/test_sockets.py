@@ -29,6 +29,7 @@ from srrrs.protocol.handshake import Hello, Welcome
 from srrrs.protocol.mux import Limits, Role
 from srrrs.relay.edge.interfaces import IPublicService, IRoutes, ServiceAway
 from srrrs.relay.edge.listener import EdgeFactory
+from srrrs.relay.edge.site import Site
 from tests.mini_relay import until
 
 pytestmark = pytest.mark.integration
@@ -89,8 +90,9 @@ class Relay:
         self.ends: list[End] = []
         self.gate = AcceptGate(reactor)
         carriers = RelayCarrierFactory(reactor, self.authorize, self.greet)
-        self.factory = EdgeFactory(reactor, self.gate, carriers, identity.context)
-        self.factory.routes = self
+        self.shared = Site(reactor)
+        self.factory = EdgeFactory(self.shared, self.gate, carriers, identity.context)
+        self.shared.routes = self
         self.number = 0
 
     def authorize(self, token: str | None, peer: IAddress) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from autobahn.websocket.protocol import WebSocketProtocol
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -156,6 +156,9 @@ class CarrierBase(QuietProtocol):
     def detach(self) -> None:
         self._handler = None
 
+    visitor: IAddress | None = None
+    """Who the peer is, where a proxy in between has told; set before the connection is made."""
+
     def handshake_over(self) -> None:
         """Whoever limits handshakes puts itself here, to be told that this one has ended."""
 
@@ -187,7 +190,7 @@ class CarrierBase(QuietProtocol):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self.peer = self.transport.getPeer()
+        self.peer = self.visitor or self.transport.getPeer()
         self.heard_at = self.clock.seconds()
         self._handshake_call = self.clock.callLater(
             self.factory.handshake_timeout, self._handshake_expired

@@ -37,7 +37,7 @@ class RelayCarrier(CarrierBase, WebSocketServerProtocol):  # type: ignore[misc]
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         try:
             self.identity = self.factory.authorize(
-                token.strip() if scheme.lower() == "bearer" else None, self.transport.getPeer()
+                token.strip() if scheme.lower() == "bearer" else None, self.peer
             )
         except Denial as denial:
             raise ConnectionDeny(denial.status, denial.message) from None

@@ -1,8 +1,9 @@
 """One port for everything: what a connection to a listener is, and who goes on with it.
 
-A TLS ClientHello is noticed by its first byte (RFC 8446, 5.1: a handshake record is 0x16, which
-starts no HTTP request) and looked into again inside TLS. Then the first request's head decides: the
-control host with ``/tunnel`` is an agent, any other host a visitor's.
+A PROXY header is read where a trusted proxy sends one. A TLS ClientHello is noticed by its first
+byte and looked into: what a service ends by itself is passed on as it is, all else is looked at
+again inside TLS. Then ALPN decides, or the first request's head: the control host with ``/tunnel``
+is an agent, anybody else a visitor.
 """
 
 from __future__ import annotations
@@ -10,83 +11,89 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
-    IHalfCloseableProtocol,
     IHandshakeListener,
+    IOpenSSLServerConnectionCreator,
     IProtocolNegotiationFactory,
-    IReactorTime,
     ISSLTransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, implementer
+from zope.interface import implementer
 
-from srrrs.net.accept import AcceptGate, Slot, hung_up
-from srrrs.net.address import format_address
+from srrrs.http.errors import BadRequest
+from srrrs.http.head import RequestHead
+from srrrs.http.request import RequestReader
+from srrrs.net.accept import AcceptGate
+from srrrs.net.address import format_address, visitor_address
+from srrrs.net.clienthello import HANDSHAKE, BadHello, read_hello
+from srrrs.net.proxyheader import BadProxyHeader, may_begin, read_header
 from srrrs.net.splice import Splice
 from srrrs.net.tlsrecords import tls_factory
+from srrrs.protocol.handshake import PATH
 from srrrs.relay.edge import control
-from srrrs.relay.edge.head import END, BadHead, Head, check_beginning, parse_head
-from srrrs.relay.edge.http import HttpVisitor
-from srrrs.relay.edge.interfaces import IPublicService, IRoutes
-from srrrs.relay.edge.pages import RETRY_AFTER, page
+from srrrs.relay.edge.doorstep import LINGER, Doorstep
+from srrrs.relay.edge.h1 import HttpVisitor
+from srrrs.relay.edge.h2 import Http2Visitor
+from srrrs.relay.edge.interfaces import IPublicService
+from srrrs.relay.edge.pages import RETRY_AFTER
+from srrrs.relay.edge.passthrough import NOT_HERE, PassThrough
+from srrrs.relay.edge.site import ConnectionInfo, Site
 
-TLS_HANDSHAKE: Final = 0x16
-"""The first byte of a TLS connection."""
-HEAD_BYTES: Final = 32 * 1024
-"""Bytes of a request's head, unless an option says otherwise."""
-HEAD_TIMEOUT: Final = 10.0
-"""Seconds for a connection's first head, unless an option says otherwise."""
-TURN_TIMEOUT: Final = 60.0
-"""Seconds that a connection may wait for its turn to shake hands."""
-LINGER: Final = 5.0
-"""Seconds that a visitor has to take a page and close; what it still sends is read and dropped, as
-a reset would make it lose the page (RFC 9112, 9.6)."""
+H2: Final = b"h2"
+PROTOCOLS: Final = (H2, b"http/1.1")
+"""What is spoken inside TLS, the favourite first (ALPN)."""
+_PATH: Final = PATH.encode()
+_NOBODY: Final = UNIXAddress(None)
 
 
 @implementer(IProtocolNegotiationFactory)
 class EdgeFactory(Factory):
     """Makes the protocol of each connection to a listener.
 
+    :param site: what all visitors' connections share.
     :param carriers: builds the agents' protocols.
-    :param tls: a TLS context factory, or ``None`` where the listener is to take no ClientHello.
-    :param head_bytes: cap of a request's head.
-    :param head_timeout: seconds for a TLS handshake and for a head.
+    :param tls: makes the server's end of TLS, or ``None`` where the listener is to end none.
+    :param trust_local: whether who comes by a UNIX socket is a trusted proxy.
     """
 
     noisy = False
-    routes: IRoutes | None = None
 
     def __init__(
         self,
-        clock: IReactorTime,
+        site: Site,
         gate: AcceptGate,
         carriers: Any,
-        tls: Any = None,
-        head_bytes: int = HEAD_BYTES,
-        head_timeout: float = HEAD_TIMEOUT,
+        tls: IOpenSSLServerConnectionCreator | None = None,
+        trust_local: bool = False,
     ) -> None:
-        self.clock = clock
+        self.site = site
         self.gate = gate
         self.carriers = carriers
-        self.head_bytes = head_bytes
-        self.head_timeout = head_timeout
         self.connections: set[EdgeConnection] = set()
         self.tls: TLSMemoryBIOFactory | None = None
         if tls is not None:
-            self.tls = tls_factory(tls, False, _Inside(self), clock)
+            self.tls = tls_factory(tls, False, _Inside(self), site.clock)
+        self._trust_local = trust_local
 
     def buildProtocol(self, addr: IAddress | None) -> EdgeConnection:
         return EdgeConnection(self, outer=None)
 
     def acceptableProtocols(self) -> list[bytes]:
         """For ``ssl:`` endpoints, which otherwise refuse whoever offers a protocol by ALPN."""
-        return [b"http/1.1"]
+        return list(PROTOCOLS)
+
+    def is_trusted(self, peer: IAddress) -> bool:
+        """Whether a peer is a proxy that is believed."""
+        host = getattr(peer, "host", None)
+        if host is None:
+            return self._trust_local
+        return bool(self.site.trusted) and self.site.is_trusted(host.partition("%")[0])
 
 
 class _Inside(Factory):
@@ -104,144 +111,180 @@ class _Inside(Factory):
 
 
 @implementer(IHandshakeListener)
-class EdgeConnection(Protocol):
-    """Looks at the first bytes, then hands the connection over and only forwards its end.
-
-    It stays the transport's protocol, so that it works on any transport; ``dataReceived`` becomes
-    the other protocol's own.
+class EdgeConnection(Doorstep):
+    """Finds out what a connection is.
 
     :param outer: the connection that this one is inside of, where that is TLS.
     """
 
     _log = Logger()
 
-    transport: Any
+    info: ConnectionInfo
 
     def __init__(self, edge: EdgeFactory, outer: EdgeConnection | None) -> None:
+        super().__init__(edge.site.clock)
         self._edge = edge
+        self._site = edge.site
         self._outer = outer
-        self._next: Any = None
-        self._buffer = b""
-        self._deadline: IDelayedCall | None = None
-        self._slot: Slot | None = None
-        self._released = False
+        self._reader: RequestReader | None = None
+        # How much must be in the buffer before another look is of use.
+        self._wanted = 0
+        self._proxied = outer is not None
         self._visitor: IAddress | None = None
+        self._passing: PassThrough | None = None
         self._waiting: Deferred[IPublicService] | None = None
-        # It is known what this is, and nothing more is looked at: bytes are kept for whoever
-        # comes next, or dropped at the end.
-        self._decided = False
-        self._ending = False
 
     # --- the connection -----------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        if self._outer is None:
+        outer = self._outer
+        secure = ISSLTransport.providedBy(self.transport)
+        if outer is None:
             self._edge.connections.add(self)
             self._edge.gate.opened(self.transport)
+            peer = self.transport.getPeer()
+            self.info = ConnectionInfo(peer, peer, self._edge.is_trusted(peer), secure)
+            # A PROXY header would have come before the TLS that has ended below.
+            self._proxied = secure or not self.info.trusted
+        else:
+            self.info = outer.info
+            self.info.secure = True
         try:
             self.transport.setTcpNoDelay(True)
         except (AttributeError, OSError):
             pass  # A UNIX socket has none.
-        if self._outer is None and self._secure:
+        if outer is None and secure:
             # An ``ssl:`` listener's: it is unread, so its handshake has not begun.
-            self._wait_for_turn(self._edge.gate.hello, self._await_head)
+            self._wait_for_turn(self._edge.gate.hello, self._counted, self._await_head)
         else:
             self._await_head()
 
     def _await_head(self) -> None:
-        self._arm(self._edge.head_timeout, self._too_slow)
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._next is not None:  # Where the transport remembers this method.
-            self._next.dataReceived(data)
-        elif self._ending:
-            pass
-        elif self._decided:
-            self._buffer += data
-        elif not self._buffer and data[0] == TLS_HANDSHAKE and not self._secure:
-            self._start_tls(data)
-        else:
-            seen = len(self._buffer)
-            self._buffer += data
-            try:
-                self._look(seen)
-            except BadHead as bad:
-                self._answer(page(bad.status, "Bad request", bad.text).encode())
+        self._arm(self._site.limits.head_timeout, self._too_slow)
 
     def handshakeCompleted(self) -> None:
         """TLS's handshake is done; what follows may take its time, as without TLS."""
         (self if self._outer is None else self._outer).release()
-
-    def readConnectionLost(self) -> None:
-        """Called once this has become half-closeable: see :meth:`_outlive_half_close`."""
-        if self._next is not None:
-            self._next.readConnectionLost()
-        else:
-            self.transport.loseConnection()
-
-    def writeConnectionLost(self) -> None:
-        """As above."""
-        if self._next is not None:
-            self._next.writeConnectionLost()
+        self.info.sni = _sni(self.transport)
+        if getattr(self.transport, "negotiatedProtocol", None) == H2:
+            self._decided = True
+            self._disarm()
+            if self._admitted():
+                self._hand_over(Http2Visitor(self._site, self.info))
+            else:
+                self.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._disarm()
-        self.release()
         if self._visitor is not None:
             self._edge.gate.visitor_gone(self._visitor)
-        self._decided = self._ending = True
+        self._ending = True
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.cancel()
-        following, self._next = self._next, None
-        if following is not None:
-            following.connectionLost(reason)
+        super().connectionLost(reason)
+        passing, self._passing = self._passing, None
+        if passing is not None:
+            passing.close()
         if self._outer is None:
             self._edge.connections.discard(self)
             self._edge.gate.closed()
 
-    def abort(self) -> None:
-        """End the connection at once."""
-        self.transport.abortConnection()
-
-    def release(self) -> None:
-        """The handshake is over: another may begin."""
-        self._released = True
-        slot, self._slot = self._slot, None
-        if slot is not None:
-            slot.release()
-
     @property
-    def _secure(self) -> bool:
-        return ISSLTransport.providedBy(self.transport)
+    def _counted(self) -> IAddress:
+        """Whose limits this counts for: nobody's where a trusted proxy speaks for many."""
+        return _NOBODY if self.info.trusted else self.info.peer
 
     # --- what it is ---------------------------------------------------------------------
 
-    def _look(self, seen: int) -> None:
-        """Look at the head; the first ``seen`` bytes of it were looked at before.
+    def look(self, data: bytes) -> None:
+        if len(self._buffer) < self._wanted:
+            return
+        if not self._proxied:
+            if not self._read_proxy_header():
+                return
+            data = bytes(self._buffer)
+            if not data:
+                return
+        if self._buffer[0] == HANDSHAKE and not ISSLTransport.providedBy(self.transport):
+            self._look_at_hello()
+            return
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = RequestReader(self._site.request_limits)
+        reader.feed(data)
+        try:
+            head = reader.next()
+            if head is not None:
+                assert isinstance(head, RequestHead)
+                self._decided = True
+                self._route(reader, head)
+        except BadRequest as bad:
+            self._page(bad.status, "Bad request", bad.text)
 
-        :raises BadHead: it cannot be served.
-        """
-        data, most = self._buffer, self._edge.head_bytes
-        end = data.find(END, max(0, seen - len(END) + 1))
-        if end < 0:
-            check_beginning(data, seen)
-        size = len(data) if end < 0 else end + len(END)
-        if size > most:
-            raise BadHead(431, "The request's head is too long.")
-        if end >= 0:
-            head = parse_head(data[:size])
-            self._decided = True
-            self._route(head)
+    def _read_proxy_header(self) -> bool:
+        """Read what a trusted proxy says, if it does; whether what follows is to be looked at."""
+        data = bytes(self._buffer)
+        found = None
+        if may_begin(data):
+            try:
+                found = read_header(data)
+            except BadProxyHeader as bad:
+                peer = format_address(self.info.socket_peer)
+                self._log.warn("a bad PROXY header from {peer}: {why}", peer=peer, why=str(bad))
+                self._page(400, "Bad request", "The PROXY header is malformed.")
+                return False
+            if found is None:
+                return False
+        self._proxied = True
+        if found is not None:
+            header, size = found
+            del self._buffer[:size]
+            info = self.info
+            # What comes now is somebody else's word.
+            info.trusted = False
+            info.secure = header.secure
+            if header.source is not None:
+                host, port = header.source
+                info.peer = visitor_address(f"{host} {port}")
+                info.trusted = self._edge.is_trusted(info.peer)
+        return True
 
-    def _start_tls(self, data: bytes) -> None:
-        tls = self._edge.tls
-        if tls is None:
-            self._answer(page(400, "Bad request", "This port does not speak TLS.").encode())
+    def _look_at_hello(self) -> None:
+        try:
+            hello = read_hello(bytes(self._buffer))
+        except BadHello:
+            self._start_tls(None)  # Whoever ends TLS knows what to say to that.
+            return
+        if isinstance(hello, int):
+            self._wanted = hello
+            return
+        self._wanted = 0
+        routes = self._site.routes
+        service = None
+        if routes is not None and hello.name is not None:
+            service = routes.lookup_tls(hello.name)
+        if service is None:
+            self._start_tls(hello.name)
             return
         self._decided = True
-        self._buffer = data
-        self._wait_for_turn(self._edge.gate.hello, self._inside_tls)
+        self.info.sni = hello.name
+        if self._admitted():
+            self._passing = passing = PassThrough(self._site, self.info)
+            way = passing.open(service)
+            if isinstance(way, Deferred):
+                self._hold(way, passing.open_late)
+            else:
+                self._go_on(way)
+        else:
+            self.abort()
+
+    def _start_tls(self, name: str | None) -> None:
+        if self._edge.tls is None:
+            self._end(NOT_HERE)
+            return
+        self._decided = True
+        self.info.sni = name
+        self._wait_for_turn(self._edge.gate.hello, self._counted, self._inside_tls)
 
     def _inside_tls(self) -> None:
         tls = self._edge.tls
@@ -249,45 +292,40 @@ class EdgeConnection(Protocol):
         inside: Any = tls.wrappedFactory
         inside.outer = self
         # The clock of the handshake and the head starts in there.
-        self._hand_over(tls.buildProtocol(self.transport.getPeer()))
+        self._hand_over(tls.buildProtocol(self.info.socket_peer))
 
-    def _route(self, head: Head) -> None:
-        routes = self._edge.routes
-        if routes is None:
-            self._answer(
-                page(503, "Starting", "The relay is about to start.", RETRY_AFTER).encode()
-            )
-        elif routes.is_control_host(head.host):
+    def _route(self, reader: RequestReader, head: RequestHead) -> None:
+        routes = self._site.routes
+        if routes is not None and head.target == _PATH and routes.is_control_host(head.host):
             answer = control.answer(head)
             if answer is None:
-                self._wait_for_turn(self._edge.gate.handshake, self._agent)
+                self._wait_for_turn(self._edge.gate.handshake, self._counted, self._agent)
             else:
-                self._answer(answer.encode(head.method != "HEAD"))
+                self._end(answer.encode(head.method != b"HEAD"))
+        elif self._admitted():
+            visitor = HttpVisitor(self._site, self.info)
+            visitor.begin(reader, head)
+            self._buffer.clear()  # The reader has it.
+            self._hand_over(visitor)
         else:
-            self._visit(head, HttpVisitor(routes))
+            text = "Your address has too many connections here."
+            self._page(429, "Too many", text, RETRY_AFTER)
 
-    def _visit(self, head: Head, door: HttpVisitor) -> None:
-        peer = self.transport.getPeer()
+    def _admitted(self) -> bool:
+        """Count the visitor, if it may come in."""
+        peer = self._counted
         if not self._edge.gate.admit_visitor(peer):
             self._log.warn("too many connections from {peer}", peer=format_address(peer))
-            self._answer(
-                page(
-                    429, "Too many", "Your address has too many connections here.", RETRY_AFTER
-                ).encode()
-            )
-            return
+            return False
+        # Of two that are one inside the other, one is counted.
         self._visitor = peer
-        visit = door.open(head, peer, self._take_back)
-        if isinstance(visit, Deferred):
-            self._hold(visit, lambda service: door.open_late(service, head, peer, self._take_back))
-        else:
-            self._go_on(visit)
+        return True
 
-    def _go_on(self, visit: Splice | bytes) -> None:
-        if isinstance(visit, bytes):
-            self._answer(visit)
+    def _go_on(self, way: Splice | bytes) -> None:
+        if isinstance(way, bytes):
+            self._end(way)
         else:
-            self._hand_over(visit)
+            self._hand_over(way)
 
     def _hold(
         self,
@@ -312,97 +350,26 @@ class EdgeConnection(Protocol):
 
     def _agent(self) -> None:
         """Autobahn goes on; the head is validated and capped by now."""
-        carrier = self._edge.carriers.buildProtocol(self.transport.getPeer())
+        self._reader = None
+        carrier = self._edge.carriers.buildProtocol(self.info.peer)
         carrier.handshake_over = self.release
+        carrier.visitor = self.info.peer
         self._hand_over(carrier)
 
-    def _hand_over(self, protocol: Any) -> None:
-        """Another protocol goes on, with what was read so far; only the end comes by here."""
-        self._disarm()
-        if IHalfCloseableProtocol.providedBy(protocol):
-            self._outlive_half_close()
-        self._next = protocol
-        protocol.makeConnection(self.transport)
-        if self._next is protocol:
-            data, self._buffer = self._buffer, b""
-            self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
-            protocol.dataReceived(data)
-
-    # --- waiting and ending -------------------------------------------------------------
-
-    def _wait_for_turn(
-        self, ask: Callable[[IAddress, Callable[[], None]], Slot], start: Callable[[], None]
-    ) -> None:
-        """Unread, and with no clock of the handshake running, until there is a turn."""
-        waiting = begun = False
-
-        def begin() -> None:
-            nonlocal begun
-            begun = True
-            if waiting:
-                self._disarm()
-                if hung_up(self.transport):
-                    # It gave up while it waited: nothing more is spent on it.
-                    self.abort()
-                    return
-                self.transport.resumeProducing()
-            start()
-
-        self._disarm()
-        self._released = False
-        slot = ask(self.transport.getPeer(), begin)
-        if self._released:  # It was over before it began.
-            slot.release()
-            return
-        self._slot = slot
-        if not begun:
-            waiting = True
-            self.transport.pauseProducing()
-            self._arm(TURN_TIMEOUT, self.abort)
-
-    def _take_back(self, response: bytes) -> None:
-        """The protocol that went on has given up: end with a page."""
-        self._next = None
-        self.__dict__.pop("dataReceived", None)
-        self._answer(response)
-
-    def _answer(self, response: bytes) -> None:
-        """Send a page and close, in such a way that the visitor gets to read it."""
-        transport = self.transport
-        self._decided = self._ending = True
-        self._buffer = b""
-        self.release()
-        self._outlive_half_close()
-        transport.write(response)
-        if self._secure or not hasattr(transport, "loseWriteConnection"):
-            # TLS reads on by itself until the peer has closed, too.
-            transport.loseConnection()
-        else:
-            transport.loseWriteConnection()
-        transport.resumeProducing()
-        self._arm(LINGER, self.abort)
-
-    def _outlive_half_close(self) -> None:
-        """From now on the visitor may end its sending without ending the connection."""
-        directlyProvides(self, IHalfCloseableProtocol)
+    def _page(self, status: int, title: str, text: str, *headers: tuple[str, str]) -> None:
+        self._end(self._site.pages.page(status, title, text, *headers).encode())
 
     def _too_slow(self) -> None:
-        if self._buffer:
-            self._answer(page(408, "Too slow", "The request did not arrive in time.").encode())
+        if self._reader is not None and self._reader.begun:
+            self._page(408, "Too slow", "The request did not arrive in time.")
         else:
             # Nothing was asked, so nothing is answered (browsers open connections to spare).
             self.transport.loseConnection()
             self._arm(LINGER, self.abort)
 
-    def _arm(self, seconds: float, then: Callable[[], None]) -> None:
-        self._disarm()
-        self._deadline = self._edge.clock.callLater(seconds, self._expired, then)
 
-    def _expired(self, then: Callable[[], None]) -> None:
-        self._deadline = None
-        then()
-
-    def _disarm(self) -> None:
-        deadline, self._deadline = self._deadline, None
-        if deadline is not None:
-            deadline.cancel()
+def _sni(transport: Any) -> str | None:
+    """The name that TLS was asked for, as the edge spells hosts."""
+    handle = getattr(transport, "getHandle", None)
+    name = None if handle is None else handle().get_servername()
+    return None if not name else name.decode("latin-1").lower().removesuffix(".")
