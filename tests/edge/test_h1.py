@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from srrrs.protocol.errors import ResetCode
-from srrrs.relay.edge.h1 import DRAINED, LINGER, PIPELINED
+from srrrs.relay.edge.closing import LINGER
+from srrrs.relay.edge.h1 import DRAINED, PIPELINED
 from srrrs.relay.edge.interfaces import ServiceAway, ServiceParked
 from srrrs.relay.edge.site import SiteLimits
 from tests.edge.h1kit import OK, Lab, get, split

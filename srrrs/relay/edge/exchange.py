@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
@@ -24,14 +24,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from srrrs.http.forwarding import Forwarder, response_fields, trailer_fields, visitor_address
+from srrrs.http.forwarding import response_fields, trailer_fields
 from srrrs.http.head import NO_BODY, Framing, Kind, RequestHead, ResponseHead
 from srrrs.http.response import ResponseReader
 from srrrs.http.writing import encode_chunk, encode_last_chunk, encode_request
-from srrrs.net.address import visitor_address as address_of
-from srrrs.protocol.errors import Overloaded, ResetCode
+from srrrs.protocol.errors import Overloaded
 from srrrs.relay.edge import control
-from srrrs.relay.edge.accesslog import RequestEntry
+from srrrs.relay.edge.context import VisitorContext
 from srrrs.relay.edge.interfaces import (
     IExchange,
     IPublicService,
@@ -39,11 +38,9 @@ from srrrs.relay.edge.interfaces import (
     ServiceAway,
     ServiceParked,
 )
-from srrrs.relay.edge.origin import OriginConnection, OriginPool
+from srrrs.relay.edge.origin import OriginConnection
+from srrrs.relay.edge.outcomes import AWAY, BUSY, NO_ANSWER, PAGES, UNREACHED
 from srrrs.relay.edge.pages import RETRY_AFTER, Answer, reason_of
-
-if TYPE_CHECKING:
-    from srrrs.relay.edge.site import ConnectionInfo, Site
 
 REPEATABLE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """Methods that may be asked twice (RFC 9110, 9.2.2)."""
@@ -64,42 +61,6 @@ class State(Enum):
     ANSWERING = "answering"
     SWITCHED = "switched"
     OVER = "over"
-
-
-class VisitorContext:
-    """What the exchanges of one visitor's connection share.
-
-    :ivar pool: its idle connections to services.
-    """
-
-    __slots__ = ("_count", "_prefix", "address", "forwarder", "info", "pool", "site", "text")
-
-    def __init__(self, site: Site, info: ConnectionInfo) -> None:
-        self.site = site
-        self.info = info
-        self.address: IAddress = info.peer
-        # Empty where there is none (a UNIX socket).
-        self.text: str = getattr(info.peer, "host", "").partition("%")[0]
-        self.forwarder = Forwarder(self.text, info.secure, info.trusted)
-        self.pool = OriginPool(site.idle_origins)
-        self._prefix = info.id.encode() + b"-"
-        self._count = 0
-
-    def next_id(self) -> bytes:
-        """The id of the connection's next request."""
-        self._count += 1
-        return b"%b%d" % (self._prefix, self._count)
-
-    def who(self, head: RequestHead) -> IAddress:
-        """Who asks: a trusted proxy speaks for somebody else."""
-        if not self.info.trusted:
-            return self.address
-        text = visitor_address(head, self.text, self.site.is_trusted)
-        return self.address if text == self.text else address_of(f"{text} 0")
-
-    def close(self) -> None:
-        """The connection has ended."""
-        self.pool.close()
 
 
 @implementer(IExchange)
@@ -242,7 +203,7 @@ class Exchange:
     def origin_failed(self, code: int | None, text: str) -> None:
         origin = self._release()
         assert origin is not None
-        if code in _UNREACHED:
+        if code in UNREACHED:
             origin.service.failed()
         if self._state is not State.ASKED:
             self._break(text)
@@ -254,7 +215,7 @@ class Exchange:
         else:
             if code is None:
                 self._log.debug("{id}: {text}", id=self._id.decode(), text=text)
-            self._page(*_PAGES.get(code, _NO_ANSWER), closed=text)
+            self._page(*PAGES.get(code, NO_ANSWER), closed=text)
 
     def pause_request(self) -> None:
         self._responder.pause_request()
@@ -278,7 +239,7 @@ class Exchange:
     def _checked(self, answer: Any) -> None:
         assert self._asked is not None
         if isinstance(answer, Failure):
-            self._page(*_BUSY)
+            self._page(*BUSY)
         elif answer is not None:
             self._answer(answer)
         else:
@@ -311,13 +272,13 @@ class Exchange:
             self._service = picked
             origin = self._connect(picked, fresh)
         except ServiceAway:
-            self._page(*_AWAY)
+            self._page(*AWAY)
         except Overloaded:
-            self._page(*_BUSY)
+            self._page(*BUSY)
         except ServiceParked as parked:
             self._count_down()
             if waited:
-                self._page(*_AWAY)
+                self._page(*AWAY)
             else:
                 self._state = State.WAITING
                 self._wait_for(parked.service.wait(), self._waited)
@@ -326,7 +287,7 @@ class Exchange:
 
     def _waited(self, service: Any) -> None:
         if isinstance(service, Failure):
-            self._page(*_AWAY)
+            self._page(*AWAY)
         else:
             self._open(service, waited=True)
 
@@ -380,7 +341,7 @@ class Exchange:
             return False
         # One that was kept may have been closed as the request was on its way. A fresh one that
         # failed at the agent is worth another try only where another shares the name.
-        return origin.served > 0 or (code in _UNREACHED and self._asked is not origin.service)
+        return origin.served > 0 or (code in UNREACHED and self._asked is not origin.service)
 
     # --- the response -------------------------------------------------------------------
 
@@ -397,7 +358,7 @@ class Exchange:
         if not self._request_done:
             origin.abort()
             self._release()
-            self._page(*_NO_ANSWER, closed="a change of protocol within a request")
+            self._page(*NO_ANSWER, closed="a change of protocol within a request")
             return
         self._release()
         self._state = State.SWITCHED
@@ -478,50 +439,22 @@ class Exchange:
         service = self._service
         self._count_down()
         context = self._context
-        log = context.site.access_log
-        if log is None:
-            return
-        service = service or self._asked
-        head = self.head
-        log.request(
-            RequestEntry(
-                id=self._id.decode("latin-1"),
-                service="" if service is None else service.name,
-                token="" if service is None else service.token_name,
-                visitor=getattr(self._visitor, "host", None) or "-",
-                method=head.method.decode("latin-1"),
-                host=head.host,
-                target=head.target,
-                version=head.version,
-                status=self._status,
-                received=self._received,
-                sent=self._sent,
-                first_byte=self._first_byte,
-                duration=context.site.clock.seconds() - self._arrived,
-                closed=closed,
-                fields=head.fields,
+        if context.site.access_log is not None:
+            context.log(
+                self.head,
+                self._id,
+                service or self._asked,
+                self._visitor,
+                self._status,
+                self._received,
+                self._sent,
+                self._arrived,
+                self._first_byte,
+                closed,
             )
-        )
 
 
 _BEFORE: Final = (State.NEW, State.CHECKING, State.WAITING)
-_AWAY: Final = (
-    503,
-    "Not connected",
-    "The device that serves this site is not connected at the moment.",
-)
-_BUSY: Final = (503, "Too busy", "This site has too many visitors at the moment.")
-_NO_ANSWER: Final = (502, "No answer", "The site closed the connection without an answer.")
-_PAGES: Final[dict[int | None, tuple[int, str, str]]] = {
-    ResetCode.REFUSED: (502, "No answer", "The device is connected, but its site is not up."),
-    ResetCode.TIMEOUT: (502, "No answer", "The device's site did not answer in time."),
-    ResetCode.OVERLOAD: _BUSY,
-    ResetCode.UNKNOWN_SERVICE: _AWAY,
-    ResetCode.WITHDRAWN: _AWAY,
-    ResetCode.GONE: _AWAY,
-}
-_UNREACHED: Final = frozenset(_PAGES)
-"""Codes with which a service cannot be reached."""
 
 
 def _least(limit: int | None, gatekeeper: Any) -> int | None:

@@ -14,13 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IPushProducer,
-    ISSLTransport,
-)
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -33,9 +28,10 @@ from srrrs.http.writing import (
     encode_response,
     visitor_framing,
 )
-from srrrs.net.splice import CLOSE_TIMEOUT, Splice
-from srrrs.relay.edge.accesslog import RequestEntry
-from srrrs.relay.edge.exchange import Exchange, VisitorContext
+from srrrs.net.splice import Splice
+from srrrs.relay.edge.closing import Closing
+from srrrs.relay.edge.context import VisitorContext
+from srrrs.relay.edge.exchange import Exchange
 from srrrs.relay.edge.interfaces import IResponder
 from srrrs.relay.edge.origin import OriginConnection
 from srrrs.relay.edge.site import ConnectionInfo, Site
@@ -46,23 +42,19 @@ PIPELINED: Final = 64 * 1024
 DRAINED: Final = 256 * 1024
 """Bytes of a request that are read and dropped after its answer, so that the connection can be
 used further; with more to come it is closed."""
-LINGER: Final = 5.0
-"""Seconds that a visitor has to take an answer and close; what it still sends is read and dropped,
-as a reset would make it lose the answer (RFC 9112, 9.6)."""
 JOINED: Final = 16 * 1024
 """Bytes up to which pieces are copied together for one write."""
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer, IResponder)
-class HttpVisitor(Protocol):
+class HttpVisitor(Closing):
     """The protocol of a visitor's connection, and the responder of its exchanges.
 
     :param connection: what is known of it.
     """
 
-    transport: Any
-
     def __init__(self, site: Site, connection: ConnectionInfo) -> None:
+        super().__init__(site.clock)
         self._site = site
         self._context = VisitorContext(site, connection)
         self._reader: RequestReader | None = None
@@ -79,13 +71,9 @@ class HttpVisitor(Protocol):
         # may send another request after it.
         self._responding = self._chunked = self._continued = False
         self._keep = True
-        # The connection: the visitor sends no more; takes no more for the moment; is not read; no
-        # more requests are served; it has ended.
+        # The connection: the visitor sends no more; takes no more for the moment; is not read.
         self._read_closed = self._write_paused = self._unread = False
-        self._ending = self._gone = False
         self._pumping = False
-        self._producing = False
-        self._deadline: IDelayedCall | None = None
 
     def begin(self, reader: RequestReader, head: RequestHead) -> None:
         """Go on, once there is a transport, with a first head that was parsed already.
@@ -102,8 +90,7 @@ class HttpVisitor(Protocol):
     def connectionMade(self) -> None:
         if self._reader is None:
             self._reader = RequestReader(self._site.request_limits)
-        self._producing = True
-        self.transport.registerProducer(self, True)
+        self._register()
         self._pump()
 
     def dataReceived(self, data: bytes) -> None:
@@ -134,13 +121,10 @@ class HttpVisitor(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gone = self._ending = True
-        self._producing = False
         self._out.clear()
         self._site.heads.discard(self)
         self._site.idle.discard(self)
-        deadline, self._deadline = self._deadline, None
-        if deadline is not None:
-            deadline.cancel()
+        self._disarm()
         exchange, self._exchange = self._exchange, None
         splice = self._splice
         if splice is not None:
@@ -402,16 +386,8 @@ class HttpVisitor(Protocol):
             answer = site.pages.page(bad.status, "Bad request", bad.text)
             self._out = [answer.encode()]
             self.flush()
-            if exchange is None and site.access_log is not None:
-                site.access_log.request(
-                    RequestEntry(
-                        id=self._context.next_id().decode(),
-                        visitor=self._context.text or "-",
-                        status=bad.status,
-                        sent=len(answer.body),
-                        closed=bad.text,
-                    )
-                )
+            if exchange is None:
+                self._context.log_refusal(bad.status, len(answer.body), bad.text)
         self._end(unread=True)
 
     def _end(self, unread: bool = False) -> None:
@@ -426,49 +402,9 @@ class HttpVisitor(Protocol):
         self._site.idle.discard(self)
         self._context.close()
         self.flush()
-        transport, reader = self.transport, self._reader
-        if self._gone:
-            return
-        self._unregister()
+        reader = self._reader
         assert reader is not None
         if self._reading and self._request is not None:
             unread |= self._request.framing.kind is not Kind.NONE
         unread = (unread or reader.pending > 0) and not self._read_closed
-        wait = CLOSE_TIMEOUT
-        drained = getattr(transport, "drained", False)
-        if unread and hasattr(transport, "loseWriteConnection") and not self._tls:
-            if drained or not self._responding:
-                wait = LINGER
-            drained = False
-            transport.loseWriteConnection()
-            transport.resumeProducing()
-        else:
-            transport.loseConnection()
-        if not (drained or self._gone):
-            self._deadline = self._site.clock.callLater(wait, self._expired)
-
-    @property
-    def _tls(self) -> bool:
-        # TLS reads on by itself until the peer has closed, too, and has no half-close.
-        return ISSLTransport.providedBy(self.transport)
-
-    def _expired(self) -> None:
-        self._deadline = None
-        self._abort()
-
-    def _abort(self) -> None:
-        if self._gone:
-            return
-        self._ending = True
-        self._unregister()
-        abort = getattr(self.transport, "abortConnection", None)
-        if abort is not None:
-            abort()
-        else:
-            self.transport.loseConnection()
-
-    def _unregister(self) -> None:
-        # A TLS transport with a registered producer does not close.
-        if self._producing:
-            self._producing = False
-            self.transport.unregisterProducer()
+        self._close(unread, short=not self._responding)

@@ -38,7 +38,7 @@ from zope.interface import implementer
 from srrrs.http.errors import BadRequest
 from srrrs.http.framelengths import FrameLengths
 from srrrs.http.request2 import request_head, trailers
-from srrrs.relay.edge.exchange import VisitorContext
+from srrrs.relay.edge.context import VisitorContext
 from srrrs.relay.edge.h2stream import VisitorStream
 from srrrs.relay.edge.patience import Patience
 from srrrs.relay.edge.site import ConnectionInfo, Site

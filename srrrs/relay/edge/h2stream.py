@@ -20,7 +20,8 @@ from h2.exceptions import ProtocolError, StreamClosedError
 from zope.interface import implementer
 
 from srrrs.http.head import Kind, RequestHead, ResponseHead
-from srrrs.relay.edge.exchange import Exchange, VisitorContext
+from srrrs.relay.edge.context import VisitorContext
+from srrrs.relay.edge.exchange import Exchange
 from srrrs.relay.edge.interfaces import IResponder
 
 if TYPE_CHECKING:
