@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from srrrs.http.errors import BadRequest
 from srrrs.http.forwarding import response_fields, trailer_fields
 from srrrs.http.head import NO_BODY, Framing, Kind, RequestHead, ResponseHead
 from srrrs.http.response import ResponseReader
@@ -114,7 +115,11 @@ class Exchange:
         if routes.is_control_host(head.host):
             self._answer(control.answer_late(head))
             return
-        service = routes.lookup(head.host, head.target)
+        try:
+            service = routes.lookup(head.host, head.target)
+        except BadRequest as bad:
+            self._page(bad.status, "Bad request", bad.text)
+            return
         if service is None:
             self._page(404, "No such site", f"Nothing is published as {head.host}.")
             return
