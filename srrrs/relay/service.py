@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TextIO
 
-from twisted.application.service import IService, Service
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -29,7 +28,6 @@ from srrrs.protocol.flow import Budget
 from srrrs.protocol.handshake import Hello
 from srrrs.protocol.mux import Limits
 from srrrs.relay.directory import Directory
-from srrrs.relay.edge.gatekeeper import Policies
 from srrrs.relay.edge.listener import EdgeFactory
 from srrrs.relay.edge.site import Site, SiteLimits
 from srrrs.relay.edge.tcp import PublicPortFactory
@@ -43,6 +41,8 @@ from srrrs.relay.store import Store, StoreError
 from srrrs.relay.tokens import Identity, Tokens
 from srrrs.relay.tunnels import Tunnels
 from srrrs.relay.urls import PublicNames
+from srrrs.relay.visitors import Visitors
+from srrrs.relay.visitors import Visitors
 from srrrs.relay.waiting import WaitingRoom
 from srrrs.words import Word
 
@@ -122,6 +122,10 @@ class Relay(Service):
     async def _start(self) -> None:
         config, limits = self.config, self.config.limits
         try:
+            self._visitors = Visitors(self._reactor, config, self._wall)
+        except (OSError, ValueError) as error:
+            raise StartError(f"the error pages or the access log: {error}") from None
+        try:
             self.store = Store(config.data_dir)
             identity = None
             # A certificate of the owner's comes with an ssl: listener.
@@ -140,7 +144,9 @@ class Relay(Service):
             limits.unauthenticated_per_address,
             limits.visitors_per_address,
         )
-        self._site = Site(self._reactor, SiteLimits(head_bytes=limits.head_bytes))
+        log, pages = self._visitors.access_log, self._visitors.pages
+        site_limits = SiteLimits(head_bytes=limits.head_bytes)
+        self._site = Site(self._reactor, site_limits, access_log=log, pages=pages)
         self._edge = EdgeFactory(
             self._site,
             self._accept,
@@ -174,14 +180,14 @@ class Relay(Service):
                 self._accept.add,
                 self._accept.remove,
             ),
-            lambda service: PublicPortFactory(service, self._accept),
+            lambda service: PublicPortFactory(service, self._accept, log),
             limits.services,
             Surroundings(
                 WaitingRoom(self._reactor, limits.visitors_held, config.hold),
                 self._reactor.seconds,
                 limits.requests_per_tunnel,
             ),
-            Policies(self._reactor, deferToThread),
+            self._visitors.policies,
         )
         self.gate = Gate(
             self._reactor,
@@ -286,6 +292,11 @@ class Relay(Service):
         # A part at a time: the rest waits for the next round.
         self.directory.flush()
 
+    def reload(self) -> None:
+        """Read again what was read from files."""
+        if hasattr(self, "_visitors"):
+            self._visitors.reload()
+
     # --- ending -------------------------------------------------------------------------
 
     def stopService(self) -> Deferred[None]:
@@ -329,6 +340,8 @@ class Relay(Service):
             if loop.running:
                 loop.stop()
         if not hasattr(self, "store"):
+            if hasattr(self, "_visitors"):
+                await self._visitors.stop()
             return
         for port in self.ports:
             self._accept.remove(port)
@@ -343,7 +356,10 @@ class Relay(Service):
         for connection in list(self._edge.connections):
             connection.abort()
         self._site.stop()
+        await self._visitors.stop()
+        self._site.stop()
         self._accept.stop()
+        await self._visitors.stop()
         if hasattr(self, "gate"):
             self._log.info("the tunnels of this run: {tally}", tally=str(self.gate.tally))
             try:
@@ -355,7 +371,7 @@ class Relay(Service):
         self.store.close()
 
 
-def make_relay(reactor: Any, config: RelayConfig) -> IService:
+def make_relay(reactor: Any, config: RelayConfig) -> Relay:
     """A relay, ready to be started.
 
     :raises ConfigError: an endpoint string that cannot be used.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from srrrs.config import RelayConfig
@@ -15,6 +16,9 @@ from srrrs.relay.edge.errorpages import OwnPages
 from srrrs.relay.edge.gatekeeper import Policies, PolicyBounds
 from srrrs.relay.edge.pages import Pages
 from srrrs.relay.lines import LineWriter
+
+LAST_WITHIN: Final = 0.05
+"""Seconds in which connections that were just aborted come to their ends, and into the log."""
 
 
 class Visitors:
@@ -30,6 +34,7 @@ class Visitors:
     """
 
     def __init__(self, reactor: Any, config: RelayConfig, wall: Callable[[], float]) -> None:
+        self._reactor = reactor
         self._own = None if config.error_pages is None else OwnPages(config.error_pages)
         self.pages: Pages = Pages() if self._own is None else self._own
         bounds = PolicyBounds(
@@ -56,4 +61,7 @@ class Visitors:
 
     def stop(self) -> Deferred[None]:
         """Write down what is not yet; fires soon, whatever becomes of it."""
-        return succeed(None) if self._lines is None else self._lines.stop()
+        lines = self._lines
+        if lines is None:
+            return succeed(None)
+        return deferLater(self._reactor, LAST_WITHIN, lines.stop)

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from srrrs.config import AgentConfig, RelayConfig
+from srrrs.net.hangup import HangupService
 from srrrs.net.notify import NotifyService
 from srrrs.tap.options import fail
 
@@ -30,7 +31,8 @@ def relay_service(reactor: Any, config: RelayConfig) -> IService:
     """
     from srrrs.relay.service import make_relay
 
-    return _process(reactor, make_relay(reactor, config))
+    relay = make_relay(reactor, config)
+    return _process(reactor, relay, HangupService(reactor, relay.reload))
 
 
 def agent_service(reactor: Any, config: AgentConfig) -> IService:
