@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from srrrs.protocol.handshake import PATH
 from srrrs.http.errors import BadRequest
+from srrrs.http.head import RequestHead
+from srrrs.protocol.handshake import PATH
 from srrrs.relay.edge.pages import Answer, page
 
 _ONCE: Final = (
@@ -19,19 +20,19 @@ _ONCE: Final = (
 """Fields that an agent sends at most once; a repeated one might be read in two ways."""
 
 
-def answer(head: Any) -> Answer | None:
+def answer(head: RequestHead) -> Answer | None:
     """The page that answers a request to the control host; ``None``: it is an agent's.
 
     :raises BadRequest: an agent's handshake is malformed or ambiguous.
     """
     if head.target == PATH.encode():
         return _agents(head)
-    if head.target == b"/" and head.method in (b"GET", b"HEAD", "GET", "HEAD"):
+    if head.target == b"/" and head.method in (b"GET", b"HEAD"):
         return page(200, "A relay", "An srrrs relay is running here.")
     return page(404, "Not found", "There is nothing here.")
 
 
-def answer_late(head: Any) -> Answer:
+def answer_late(head: RequestHead) -> Answer:
     """The same where no agent can come: after a connection's first request, and by HTTP/2.
 
     What is wrong with a handshake is not looked at either.
@@ -44,8 +45,8 @@ def answer_late(head: Any) -> Answer:
     return found
 
 
-def _agents(head: Any) -> Answer | None:
-    if head.method not in (b"GET", "GET"):
+def _agents(head: RequestHead) -> Answer | None:
+    if head.method != b"GET":
         allow = ("Allow", "GET")
         return page(405, "For agents", "This address is for agents.", allow)
     if not head.values(b"upgrade"):
