@@ -42,7 +42,6 @@ from srrrs.relay.tokens import Identity, Tokens
 from srrrs.relay.tunnels import Tunnels
 from srrrs.relay.urls import PublicNames
 from srrrs.relay.visitors import Visitors
-from srrrs.relay.visitors import Visitors
 from srrrs.relay.waiting import WaitingRoom
 from srrrs.words import Word
 
@@ -145,7 +144,14 @@ class Relay(Service):
             limits.visitors_per_address,
         )
         log, pages = self._visitors.access_log, self._visitors.pages
-        site_limits = SiteLimits(head_bytes=limits.head_bytes)
+        site_limits = SiteLimits(
+            head_bytes=limits.head_bytes,
+            head_fields=limits.head_fields,
+            target_bytes=limits.target_bytes,
+            head_timeout=limits.head_timeout,
+            idle_timeout=limits.idle_timeout,
+            body_bytes=config.max_body,
+        )
         self._site = Site(self._reactor, site_limits, access_log=log, pages=pages)
         self._edge = EdgeFactory(
             self._site,
@@ -355,8 +361,6 @@ class Relay(Service):
             await DeferredList(closing).addTimeout(STOP_WITHIN, self._reactor, lambda _, __: None)
         for connection in list(self._edge.connections):
             connection.abort()
-        self._site.stop()
-        await self._visitors.stop()
         self._site.stop()
         self._accept.stop()
         await self._visitors.stop()
