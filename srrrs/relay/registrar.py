@@ -91,7 +91,7 @@ class Registrar:
         names: PublicNames,
         tcp_ports: PortRange,
         ports: PublicPorts,
-        tcp_factory: Callable[[IPublicService], IProtocolFactory],
+        tcp_factory: Callable[[PublicService], IProtocolFactory],
         most_services: int,
         around: Surroundings,
         policies: Policies,

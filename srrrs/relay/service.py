@@ -186,7 +186,7 @@ class Relay(Service):
                 self._accept.add,
                 self._accept.remove,
             ),
-            lambda service: PublicPortFactory(service, self._accept, log),
+            lambda service: PublicPortFactory(service, self._accept, log, service.kind),
             limits.services,
             Surroundings(
                 WaitingRoom(self._reactor, limits.visitors_held, config.hold),

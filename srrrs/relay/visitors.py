@@ -64,4 +64,5 @@ class Visitors:
         lines = self._lines
         if lines is None:
             return succeed(None)
-        return deferLater(self._reactor, LAST_WITHIN, lines.stop)
+        # Connections that were just aborted come to their ends in one of the next turns.
+        return deferLater(self._reactor, LAST_WITHIN).addCallback(lambda _: lines.stop())
