@@ -74,9 +74,10 @@ class PublicPortFactory(Factory):
             return Splice(channel)
         return LoggedSplice(channel, self.access_log, entry)
 
-    def tell(self, entry: ConnectionEntry | None, closed: str) -> None:
+    def tell(self, entry: ConnectionEntry | None, transport: Any, closed: str) -> None:
         """Log a connection that came to nothing."""
         if entry is not None and self.access_log is not None:
+            entry.port = getattr(transport.getHost(), "port", None)
             entry.closed = closed
             self.access_log.connection(entry)
 
@@ -88,8 +89,7 @@ class PublicPortFactory(Factory):
     def _refused(
         self, counted: IAddress | None, entry: ConnectionEntry | None, why: str
     ) -> _Refused:
-        self.tell(entry, why)
-        return _Refused(self.gate, counted)
+        return _Refused(self, counted, entry, why)
 
 
 class _Gated:
@@ -183,7 +183,7 @@ class _Held(Protocol):
 
     def _tell(self, closed: str) -> None:
         entry, self._entry = self._entry, None
-        self._factory.tell(entry, closed)
+        self._factory.tell(entry, self.transport, closed)
 
     def readConnectionLost(self) -> None:
         if self._splice is not None:
@@ -209,14 +209,25 @@ class _Refused(Protocol):
     """Ends its connection at once.
 
     :param counted: the visitor, where it was admitted.
+    :param why: for the log.
     """
 
-    def __init__(self, gate: AcceptGate, counted: IAddress | None) -> None:
-        self._gate = gate
+    def __init__(
+        self,
+        factory: PublicPortFactory,
+        counted: IAddress | None,
+        entry: ConnectionEntry | None,
+        why: str,
+    ) -> None:
+        self._factory = factory
+        self._gate = factory.gate
         self._counted = counted
+        self._entry = entry
+        self._why = why
 
     def connectionMade(self) -> None:
         self._gate.opened(self.transport)
+        self._factory.tell(self._entry, self.transport, self._why)
         self.transport.abortConnection()  # type: ignore[union-attr]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
