@@ -12,6 +12,7 @@ from srrrs.http.errors import BadResponse
 from srrrs.http.head import End, HeadLimits, RequestHead, ResponseHead
 from srrrs.http.request import RequestReader
 from srrrs.http.response import ResponseReader
+from srrrs.relay.edge.interfaces import ServiceAway
 from srrrs.testing import FakeTransport
 from tests.edge.h1kit import OK, Lab, get
 from tests.edge_fakes import FakeChannel, FakeService
@@ -254,4 +255,51 @@ def test_bad_bytes_within_an_answered_request_end_the_connection() -> None:
     visitor.peer_half_close()
     lab.settle(visitor)
     assert not visitor.connected
+    lab.assert_nothing_left()
+
+
+@STEPS
+@pytest.mark.parametrize("host", ["nobody.example", "relay.example", "site.example"])
+def test_bodies_of_requests_that_the_relay_answers_are_no_requests(host: str, step: int) -> None:
+    """What it answers by itself, it reads to the end: a body that looks like a request is none
+    (client-side desync)."""
+    lab = Lab()
+    visitor = lab.connect()
+    inner = get("/smuggled")
+    data = b"POST /x HTTP/1.1\r\nHost: %b\r\nContent-Length: %d\r\n\r\n" % (
+        host.encode(),
+        len(inner),
+    )
+    if host == "site.example":
+        lab.service.problem = ServiceAway()
+    send(visitor, data + inner, step)
+    lab.service.problem = None
+    send(visitor, get("/next"), step)
+    lab.settle(visitor)
+    assert b"GET /next " in lab.channel.sent
+    lab.channel.receive(OK)
+    lab.settle(visitor)
+    assert len(lab.service.channels) == 1
+    assert b"smuggled" not in lab.channel.sent
+    found, whole = answers(bytes(visitor.sent), [b"POST", b"GET"])
+    assert found[0][0] >= 400
+    assert (found[1:], whole) == ([(200, b"answer")], True)
+    visitor.peer_reset()
+    lab.assert_nothing_left()
+
+
+def test_nobody_is_told_to_go_on_who_does_not_wait() -> None:
+    """A 100 that no expectation asked for goes no further: a proxy in front may take it for the
+    answer. Other interim responses do."""
+    lab = Lab()
+    visitor = lab.connect()
+    visitor.receive(get("/"))
+    lab.settle(visitor)
+    lab.channel.receive(
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" + OK
+    )
+    lab.settle(visitor)
+    assert b" 100 " not in visitor.sent
+    assert visitor.sent.startswith(b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\nHTTP/1.1 200 OK")
+    visitor.peer_reset()
     lab.assert_nothing_left()

@@ -353,7 +353,7 @@ class Exchange:
     def _interim(self, head: ResponseHead) -> None:
         if head.status == 101:
             self._switch(head)
-        elif self.head.version != (1, 0):
+        elif self.head.version != (1, 0) and (head.status != 100 or self.head.expect_continue):
             head.fields = response_fields(head, self.head.host)
             self._responder.interim(head)
 
