@@ -242,6 +242,9 @@ class Edge:
     def assert_nothing_left(self) -> None:
         """No connection, no timer, no count."""
         assert not self.factory.connections
+        for waits in (self.shared.heads, self.shared.idle, self.shared.idle_origins):
+            assert not len(waits)
+        self.shared.stop()
         assert not self.clock.getDelayedCalls()
         assert not self.gate.paused
         assert not self.gate._visitor_count

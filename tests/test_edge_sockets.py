@@ -34,7 +34,8 @@ from srrrs.relay.edge.site import Site
 from tests.edge_fakes import Carriers, FakeChannel, FakeRoutes, FakeService
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-REQUEST = b"GET / HTTP/1.1\r\nHost: site.example\r\n\r\n"
+ANSWERED = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
+REQUEST = b"GET / HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n"
 UNKNOWN = b"POST / HTTP/1.1\r\nHost: no.example\r\nContent-Length: 3000000\r\n\r\n"
 AGENT = (
     b"GET /tunnel HTTP/1.1\r\nHost: relay.example\r\nConnection: Upgrade\r\n"
@@ -52,7 +53,7 @@ class AnsweringChannel(FakeChannel):
 
 
 class AnsweringService(FakeService):
-    def open(self, visitor: Any) -> Any:
+    def open(self, visitor: Any, connection_id: str = "") -> Any:
         channel = AnsweringChannel(self._clock, visitor)
         self.channels.append(channel)
         return channel
@@ -149,6 +150,7 @@ async def listening(kind: str, tmp_path: Path) -> AsyncIterator[Listener]:
         await port.stopListening()
         for connection in list(edge.factory.connections):
             connection.abort()
+        edge.shared.stop()
 
 
 EVERY_KIND = pytest.mark.parametrize("kind", ["tcp", "noticed", "ssl", "unix", "adopted"])
@@ -159,7 +161,7 @@ EVERY_KIND = pytest.mark.parametrize("kind", ["tcp", "noticed", "ssl", "unix", "
 async def test_visitors(kind: str, tmp_path: Path) -> None:
     """Every sort of listener serves visitors, with their bytes and the end of the answer."""
     async with listening(kind, tmp_path) as edge:
-        assert await edge.ask(REQUEST) == ANSWER
+        assert await edge.ask(REQUEST) == ANSWERED
         assert (await edge.ask(REQUEST.replace(b"site", b"no"))).startswith(b"HTTP/1.1 404 ")
 
 
@@ -198,7 +200,7 @@ async def test_one_port_speaks_both(tmp_path: Path) -> None:
     async with listening("noticed", tmp_path) as edge:
         secure, plain = edge.endpoint, edge.endpoint._wrappedEndpoint  # type: ignore[attr-defined]
         for edge.endpoint in (plain, secure, plain):
-            assert await edge.ask(REQUEST) == ANSWER
+            assert await edge.ask(REQUEST) == ANSWERED
 
 
 @pytest.mark.parametrize("kind", ["noticed", "ssl"])
@@ -209,7 +211,7 @@ async def test_many_at_once_over_tls(kind: str, tmp_path: Path) -> None:
         edge.gate._hellos.limit = 2
         asked = [Deferred.fromCoroutine(edge.ask(REQUEST)) for _ in range(50)]
         for each in asked:
-            assert await each == ANSWER
+            assert await each == ANSWERED
         assert not edge.gate._hellos._inside
 
 

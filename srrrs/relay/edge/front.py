@@ -84,8 +84,12 @@ def _read(path: Path) -> bytes | None:
         number = os.open(path, _PLAINLY)
     except OSError:
         return None
-    with open(number, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
             return None
-        body = file.read(MAX_CHALLENGE + 1)
+        body = os.read(number, MAX_CHALLENGE + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(number)
     return body if len(body) <= MAX_CHALLENGE else None

@@ -297,6 +297,9 @@ class EdgeConnection(Doorstep):
     def _route(self, reader: RequestReader, head: RequestHead) -> None:
         routes = self._site.routes
         if routes is not None and head.target == _PATH and routes.is_control_host(head.host):
+            # The WebSocket library reads it again, as it came: only what can be read in one way.
+            if not self._buffer.startswith(head.method + b" " + _PATH + b" "):
+                raise BadRequest(400, "An agent asks for a path alone.")
             answer = control.answer(head)
             if answer is None:
                 self._wait_for_turn(self._edge.gate.handshake, self._counted, self._agent)
