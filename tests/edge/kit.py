@@ -26,6 +26,8 @@ class Site:
     token_name = "token"
     host = "site.example"
     gatekeeper: Any = None
+    outstanding = 0
+    shared: Any = None
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.pair = Pair(limits)
@@ -55,7 +57,24 @@ class Site:
     def is_control_host(self, host: str) -> bool:
         return host == "relay.example"
 
-    def lookup(self, host: str) -> Site | None:
+    def pick(self) -> Site:
+        if self.problem is not None:
+            raise self.problem
+        return self
+
+    def request_begun(self) -> None:
+        self.outstanding += 1
+
+    def request_ended(self) -> None:
+        self.outstanding -= 1
+
+    def failed(self) -> None:
+        pass
+
+    def lookup_tls(self, host: str) -> Site | None:
+        return None
+
+    def lookup(self, host: str, path: bytes) -> Site | None:
         return self if host == "site.example" else None
 
     def connect(self, factory: Any, tls: bool = False, **options: Any) -> Any:
@@ -86,5 +105,10 @@ class Site:
             assert self.gate.admit_visitor(VISITOR)
         for _ in range(3):
             self.gate.visitor_gone(VISITOR)
+        if self.shared is not None:
+            for waits in (self.shared.heads, self.shared.idle, self.shared.idle_origins):
+                assert not len(waits)
+            self.shared.stop()
+        assert not self.outstanding
         self.pair.pass_time(ACK_LATE)
         return len(self.clock.getDelayedCalls()) == 2
