@@ -108,6 +108,12 @@ class Exchange:
 
     def start(self) -> None:
         head, context = self.head, self._context
+        front = context.site.front
+        if front is not None:
+            answer = front.answer(head, context.forwarder.is_secure(head))
+            if answer is not None:
+                self._answer(answer)
+                return
         routes = context.site.routes
         if routes is None:
             self._page(503, "Starting", "The relay is about to start.")
@@ -374,6 +380,10 @@ class Exchange:
     def _tell(self, head: ResponseHead) -> None:
         self._state = State.ANSWERING
         self._note(head.status)
+        context = self._context
+        front = context.site.front
+        if front is not None and context.forwarder.is_secure(self.head):
+            front.add_hsts(head.fields)
         self._responder.respond(head)
 
     def _note(self, status: int) -> None:

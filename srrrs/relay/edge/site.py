@@ -18,6 +18,7 @@ from srrrs.relay.edge.pages import Pages
 
 if TYPE_CHECKING:
     from srrrs.relay.edge.accesslog import AccessLog
+    from srrrs.relay.edge.front import Front
     from srrrs.relay.edge.interfaces import IRoutes
 
 HEAD_BYTES: Final = 32 * 1024
@@ -90,6 +91,7 @@ class Site:
     :ivar trusted: networks of the proxies that are believed.
     :ivar access_log: told of each request; ``None``: there is none.
     :ivar pages: makes the relay's own answers.
+    :ivar front: what is answered before a request is routed; ``None``: nothing.
     :ivar idle_origins: connections to services that wait for another request.
     :ivar lingering: such that were closed here, and not yet there.
     :ivar heads: visitors of whom a head, or the rest of a refused body, is due.
@@ -103,6 +105,7 @@ class Site:
         trusted: tuple[IPv4Network | IPv6Network, ...] = (),
         access_log: AccessLog | None = None,
         pages: Pages | None = None,
+        front: Front | None = None,
     ) -> None:
         self.clock = clock
         self.routes: IRoutes | None = None
@@ -110,6 +113,7 @@ class Site:
         self.trusted = trusted
         self.access_log = access_log
         self.pages = Pages() if pages is None else pages
+        self.front = front
         self.request_limits = HeadLimits(limits.head_bytes, limits.head_fields, limits.target_bytes)
         self.response_limits = RESPONSE_LIMITS
         self.idle_origins: Deadlines[OriginConnection] = Deadlines(
