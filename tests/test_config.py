@@ -186,6 +186,88 @@ def test_services_get_names() -> None:
     ]
 
 
+def test_paths_belong_to_a_name() -> None:
+    """Each is a service of its own, named after both."""
+    config = agent(local_http=["blog=8080", "blog/api=8081", "blog/api/v2/=unix:/run/x=y"])
+    found = [(each.name, each.asked, each.path) for each in config.services]
+    assert found == [
+        ("blog", "blog", None),
+        ("blog/api", "blog", "/api"),
+        ("blog/api/v2", "blog", "/api/v2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("/api=8080", "service name"),
+        ("blog/a/../b=8080", "no path that a service can have"),
+        ("blog/a b=8080", "no path that a service can have"),
+        ("blog/%61=8080", "no path that a service can have"),
+        ("blog//a=8080", "no path that a service can have"),
+        ("blog/" + "x" * 128 + "=8080", "no path that a service can have"),
+        ("app.example.com=8080", "write NAME=ADDR and --hostname NAME=app.example.com"),
+    ],
+)
+def test_what_is_no_name_with_a_path(text: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        agent(local_http=[text])
+
+
+@pytest.mark.parametrize("option", ["local_tcp", "local_tls"])
+def test_only_http_services_have_paths(option: str) -> None:
+    with pytest.raises(ConfigError, match="only HTTP services have a path"):
+        agent(**{option: ["db/x=5432"]})
+
+
+def test_hosts_go_to_the_services_that_they_name() -> None:
+    """With all their paths; a subdomain is not asked for then."""
+    config = agent(
+        local_http=["blog=8080", "blog/api=8081", "wiki=8082"],
+        local_tls=["8443"],
+        hostname=["blog=WWW.Example.com.", "tls=vault.example.com"],
+    )
+    found = {each.name: (each.asked, each.hostname) for each in config.services}
+    assert found == {
+        "blog": (None, "www.example.com"),
+        "blog/api": (None, "www.example.com"),
+        "wiki": ("wiki", None),
+        "tls": (None, "vault.example.com"),
+    }
+
+
+def test_a_host_needs_no_name_where_there_is_one_service() -> None:
+    config = agent(local_http=["8080"], local_ssh=["22"], hostname=["www.example.com"])
+    assert config.services[0].hostname == "www.example.com"
+    assert agent(local_http=["a=1", "a/b=2"], hostname=["w.e"]).services[1].hostname == "w.e"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "hint"),
+    [
+        (["www.example.com"], r"--hostname: www.example.com: say of which service \(.*blog, wiki"),
+        (["shop=www.example.com"], "no HTTP or TLS service is named 'shop'"),
+        (["ssh=www.example.com"], "no HTTP or TLS service is named 'ssh'"),
+        (["blog=localhost"], "'localhost' is no host name"),
+        (["blog=*.example.com"], "is no host name"),
+        (["blog=10.0.0.1"], "is no host name"),
+        (["blog=a.example", "blog=b.example"], "two hosts, a.example and b.example"),
+    ],
+)
+def test_hosts_that_cannot_be(hosts: list[str], hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        agent(local_http=["blog=1", "wiki=2"], local_ssh=["22"], hostname=hosts)
+
+
+def test_what_has_a_name_is_shared() -> None:
+    """Of TCP services nothing is; what has no name cannot be."""
+    config = agent(local_http=["blog=1", "web=2"], local_tcp=["5"], share=["true"],
+                   hostname=["web=w.example"])  # fmt: skip
+    assert [each.share for each in config.services] == [True, True, False]
+    with pytest.raises(ConfigError, match="--share: 8080 has no name to share"):
+        agent(local_http=["8080"], share=["true"])
+
+
 def test_a_tcp_service_without_a_port_needs_a_name() -> None:
     """A socket's path gives no name."""
     with pytest.raises(ConfigError, match="write NAME=ADDR"):

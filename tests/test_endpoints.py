@@ -60,6 +60,18 @@ def test_a_whole_string() -> None:
     assert (endpoint._name, endpoint._asked) == ("blog", "blog")
 
 
+def test_a_string_with_a_host_and_a_path() -> None:
+    """The host is asked for instead of a subdomain; the path tells services of one name apart."""
+    more = {"name": "blog", "hostname": "www.example.com", "path": "/api", "share": "yes"}
+    endpoint: Any = serverFromString(MemoryReactorClock(), string(EDGE, **more))
+    assert (endpoint._name, endpoint._asked, endpoint._hostname) == (
+        "blog/api",
+        None,
+        "www.example.com",
+    )
+    assert (endpoint._path, endpoint._share) == ("/api", True)
+
+
 @pytest.mark.parametrize(
     ("description", "named"),
     [
@@ -74,6 +86,15 @@ def test_a_whole_string() -> None:
         (string(EDGE, pin="md5:x"), "pin="),
         (string(EDGE, ca="/nowhere/ca.pem"), "ca="),
         (string(EDGE, insecure="perhaps"), "insecure="),
+        (string(EDGE, share="perhaps"), "share="),
+        (string(EDGE, share="yes"), "need a name="),
+        (string(EDGE, share="yes", name="x", kind="tcp"), "share="),
+        (string(EDGE, hostname="localhost"), "hostname="),
+        (string(EDGE, hostname="a.b", kind="ssh"), "hostname="),
+        (string(EDGE, path="x", name="x"), "path="),
+        (string(EDGE, path="/x"), "need a name="),
+        (string(EDGE, path="/x", name="x", kind="tls"), "path="),
+        (string(EDGE, name="a/b"), "name="),
         (string(EDGE, colour="red"), "colour="),
         (string("http://relay.example"), "edge="),
         (string("ws://relay.example"), "edge="),

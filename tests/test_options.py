@@ -111,6 +111,8 @@ def test_help_shows_each_option_with_its_default_and_unit(
         (["token", "create", "a", "b"], "give one NAME only"),
         (["token", "create", "a", "--expires", "soon"], "--expires: 'soon' is no duration"),
         (["token", "create", "a", "--force"], "--force"),
+        (["token", "create", "a", "--allow-host", "*"], "'*' is no host"),
+        (["token", "create", "a", "--allow-port", "9-1"], "'9-1' is no range of ports"),
         (["token", "nonsense"], "unknown command: nonsense"),
         (["demo", "--port", "70000"], "--port: 70000 is no port"),
         (["demo", "--local-http", "http://x:1"], "--local-http: 'http://x:1' is a URL"),
@@ -236,6 +238,26 @@ def test_token_commands(data: Path, tmp_path: Path) -> None:
     table = run("token", "list", env=environment(SRRRS_DATA_DIR=str(data))).stdout.splitlines()
     assert table[0].split()[:3] == ["NAME", "ID", "STATE"]
     assert [line.split()[0] for line in table[1:]] == ["web"]
+
+
+def test_a_tokens_scope_is_listed_as_it_was_given(data: Path) -> None:
+    """On the table and as JSON; one without a scope says what it may by default."""
+    hosts = ("--allow-host", "*.dev.example.com", "--allow-host", "app.example.com")
+    made = run("token", "create", "ci", *hosts, "--allow-port", "20000-20100", "--data-dir", data)
+    assert made.returncode == 0, made.stderr
+    scope = "*.dev.example.com, app.example.com; ports 20000-20100"
+    assert f"it may publish: {scope}." in made.stderr
+    run("token", "create", "web", "--allow-host", "none", "--data-dir", data)
+    run("token", "create", "zoo", "--data-dir", data)
+    table = run("token", "list", "--data-dir", data).stdout.splitlines()
+    ends = [scope, "no host; any port", "any name; any port"]
+    assert [line.endswith(end) for line, end in zip(table[1:], ends, strict=True)] == [True] * 3
+    rows = map(json.loads, run("token", "list", "--json", "--data-dir", data).stdout.splitlines())
+    assert [(row["hosts"], row["ports"]) for row in rows] == [
+        (["*.dev.example.com", "app.example.com"], ["20000-20100"]),
+        (["none"], []),
+        ([], []),
+    ]
 
 
 def test_a_token_whose_file_cannot_be_written_is_not_made(data: Path, tmp_path: Path) -> None:

@@ -16,7 +16,11 @@ from pathlib import Path
 import pytest
 
 import srrrs
+from srrrs.relay.directory import Directory
+from srrrs.relay.reservation import Key
+from srrrs.relay.scope import UNSCOPED
 from srrrs.relay.store import MIGRATIONS, Store, StoreError, StoreMissing
+from srrrs.relay.tokens import Tokens
 
 SOURCE = Path(srrrs.__file__).parent.parent
 OTHER_UID, OTHER_GID = 54321, 54322
@@ -133,14 +137,37 @@ def test_every_older_version_is_brought_up_to_date_in_one_step(
 ) -> None:
     with Store(tmp_path) as store:
         add_token(store, "kept")
-    later = (*MIGRATIONS, ("ALTER TABLE tokens ADD COLUMN scope TEXT",), ("not sql",))
+    later = (*MIGRATIONS, ("ALTER TABLE tokens ADD COLUMN later TEXT",), ("not sql",))
     monkeypatch.setattr("srrrs.relay.store.MIGRATIONS", later)
     with pytest.raises(StoreError, match="syntax error"):
         Store(tmp_path)
     monkeypatch.setattr("srrrs.relay.store.MIGRATIONS", later[:-1])
     with Store(tmp_path) as store:
-        assert store.rows("SELECT name, scope FROM tokens") == [("kept", None)]
+        assert store.rows("SELECT name, later FROM tokens") == [("kept", None)]
         assert store.row("PRAGMA user_version") == (len(MIGRATIONS) + 1,)
+
+
+def test_what_the_first_version_wrote_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its names and ports belong to the same services, and its tokens have no scope."""
+    with monkeypatch.context() as patch:
+        patch.setattr("srrrs.relay.store.MIGRATIONS", MIGRATIONS[:1])
+        with Store(tmp_path) as store, store.transaction():
+            store.run("INSERT INTO tokens (id, name, created) VALUES ('t', 'old', 1)")
+            store.run(
+                "INSERT INTO reservations (token_id, instance, service, kind, label, port, created,"
+                " used) VALUES ('t', 'i', 'blog', 'http', 'blog', NULL, 1, 2),"
+                " ('t', 'i', 'db', 'tcp', NULL, 20000, 1, 2)"
+            )
+    with Store(tmp_path) as store:
+        (token,) = Tokens(store).list()
+        assert token.scope == UNSCOPED
+        directory = Directory(store, per_token=5)
+        kept = directory.reserve_name(Key("t", "i", "blog"), "http", None, "", 3)
+        assert (kept.name, kept.path, kept.created, kept.new) == ("blog", "", 1, False)
+        port = directory.reserve_port(Key("t", "i", "db"), "tcp", [(20000, 20001)], 3)
+        assert (port.port, port.new) == (20000, False)
 
 
 # -- transactions

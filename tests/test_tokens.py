@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from srrrs.relay.scope import UNSCOPED, Scope
 from srrrs.relay.store import Store
 from srrrs.relay.tokens import DEFAULT_GRACE, MAX_SECRETS, Identity, TokenError, Tokens
 
@@ -303,3 +304,19 @@ def test_no_guess_raises_or_gets_in(tmp_path_factory: pytest.TempPathFactory) ->
             tokens.why(text, NOW)
 
         guess()
+
+
+def test_whoever_shows_a_token_has_its_scope(store: Store) -> None:
+    """For good: rotating it leaves it as it is."""
+    tokens = Tokens(store)
+    scope = Scope.parse(["*.dev.example.com"], ["20000-20100"])
+    token, text = tokens.create("scoped", NOW, scope=scope)
+    assert token.scope == scope
+    for shown in (text, tokens.rotate("scoped", NOW)):
+        identity = tokens.check(shown, NOW)
+        assert identity is not None
+        assert identity.scope == scope
+    _, plain = tokens.create("plain", NOW)
+    free = tokens.check(plain, NOW)
+    assert free is not None
+    assert free.scope == UNSCOPED

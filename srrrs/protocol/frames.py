@@ -437,7 +437,7 @@ def _register(identifier: int, members: dict[str, Any]) -> Register:
         optional_text(members, "asked", limit=253),
         optional_text(members, "hostname"),
         optional_text(members, "path"),
-        members.get("share", False),
+        False if members.get("share") is None else members["share"],
         members.get("policy"),
     )
     check_register(frame)

@@ -16,6 +16,7 @@ from srrrs.protocol.frames import (
     AGENT_RECEIVES,
     MAX_CONTROL,
     MAX_ID,
+    MAX_POLICY,
     RELAY_RECEIVES,
     FrameDecoder,
     FrameType,
@@ -70,8 +71,25 @@ shared = st.one_of(
     st.tuples(st.just("window"), ids, st.integers(0, 2**32 - 1)),
     st.builds(Goaway, texts, st.none() | texts),
 )
+labels = names.filter(lambda name: "/" not in name)
+policies = st.dictionaries(texts.map(lambda t: t[:20]), texts.map(lambda t: t[:20]), max_size=3)
 to_relay = shared | st.builds(
-    Register, ids, names, st.sampled_from(sorted(frames.KINDS)), st.none() | names
+    Register,
+    ids,
+    names,
+    st.sampled_from(sorted(frames.KINDS)),
+    st.none() | labels,
+    policy=st.none() | policies,
+)
+to_relay |= st.builds(
+    Register,
+    ids,
+    names,
+    st.just("http"),
+    st.none(),
+    st.none() | st.from_regex(frames.SERVICE_HOST, fullmatch=True),
+    st.none() | st.from_regex(frames.SERVICE_PATH, fullmatch=True),
+    st.booleans(),
 )
 to_relay |= st.builds(Withdraw, ids)
 to_agent = (
@@ -156,7 +174,10 @@ def test_noise_raises_nothing_but_the_protocol_error(pieces: list[bytes], relay:
         st.binary(max_size=64),
         st.dictionaries(
             st.sampled_from(
-                ["name", "kind", "asked", "endpoint", "code", "message", "retry", "reason"]
+                [
+                    *("name", "kind", "asked", "endpoint", "code", "message", "retry", "reason"),
+                    *("hostname", "path", "share", "policy"),
+                ]
             ),
             st.none()
             | st.booleans()
@@ -216,3 +237,42 @@ def test_what_follows_a_second_nul_in_open_is_for_later_versions() -> None:
     decoder.feed(frames.encode_open(3, 2, 65536, "203.0.113.9 80\0" + "ä" * 100))
     assert recorder.calls[0] == ("open", 1, 2, 65536, "203.0.113.9 80\0id")
     assert recorder.calls[1][4] == "203.0.113.9 80\0" + "\ufffd" * frames.MAX_LABEL
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"name": "a/"}, "service name"),
+        ({"name": "a/../b"}, "service name"),
+        ({"name": "a/" + "x" * 128}, "service name"),
+        ({"hostname": "localhost"}, "hostname"),
+        ({"hostname": "1.2.3.4"}, "hostname"),
+        ({"hostname": "App.example.com"}, "hostname"),
+        ({"hostname": "*.example.com"}, "hostname"),
+        ({"hostname": "a.b" + ".c" * 126}, "hostname"),
+        ({"hostname": "app.example.com", "kind": "tcp"}, "hostname"),
+        ({"path": "/"}, "path"),
+        ({"path": "api"}, "path"),
+        ({"path": "/api/"}, "path"),
+        ({"path": "/a//b"}, "path"),
+        ({"path": "/a/../b"}, "path"),
+        ({"path": "/a%2fb"}, "path"),
+        ({"path": "/a;b"}, "path"),
+        ({"path": "/" + "x" * 128}, "path"),
+        ({"path": "/api", "kind": "tls"}, "path"),
+        ({"share": 1}, "shared"),
+        ({"share": True, "kind": "ssh"}, "shared"),
+        ({"policy": []}, "policy"),
+        ({"policy": {"x": "y" * MAX_POLICY}}, "policy"),
+    ],
+)
+def test_what_cannot_be_registered(members: dict[str, Any], problem: str) -> None:
+    """No agent can bring the relay a host or path that it would read otherwise elsewhere."""
+    payload = json.dumps({"name": "a", "kind": "http", **members}).encode()
+    with pytest.raises(ProtocolError, match=problem):
+        frames.decode_control(FrameType.REGISTER, 1, payload)
+
+
+def test_members_that_are_null_are_missing() -> None:
+    payload = b'{"name":"a","kind":"tls","hostname":null,"path":null,"share":null,"policy":null}'
+    assert frames.decode_control(FrameType.REGISTER, 1, payload) == Register(1, "a", "tls")
