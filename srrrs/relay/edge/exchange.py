@@ -256,6 +256,9 @@ class Exchange:
         else:
             self._open(self._asked)
 
+    def _is_over(self) -> bool:
+        return self._state is State.OVER
+
     def _wait_for(self, deferred: Deferred[Any], then: Any) -> None:
         """Take no more of the request until it fires."""
         self._waiting = deferred
@@ -263,10 +266,12 @@ class Exchange:
 
         def fired(result: Any) -> None:
             self._waiting = None
-            if self._state is State.OVER:
-                return  # The visitor went away.
+            # The visitor may have gone away, and what it sent meanwhile may end the exchange.
+            if self._is_over():
+                return
             self._responder.resume_request()
-            then(result)
+            if not self._is_over():
+                then(result)
 
         deferred.addBoth(fired).addErrback(
             lambda failure: self._log.failure("a visitor who waited was lost", failure)

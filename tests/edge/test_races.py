@@ -1,0 +1,69 @@
+"""What happens in the wrong order: an exchange that is over stays over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from srrrs.relay.edge.interfaces import ServiceParked
+from tests.edge.h1kit import OK, Lab, get
+
+
+class Undecided:
+    """A policy that takes its time, and lets bodies be no longer than 10 bytes."""
+
+    max_body = 10
+
+    def __init__(self) -> None:
+        self.decision: Deferred[Any] = Deferred()
+
+    def check_request(self, fields: Any, visitor: Any) -> Deferred[Any]:
+        return self.decision
+
+    def rewrite_request(self, fields: Any) -> Any:
+        return fields
+
+    def rewrite_response(self, fields: Any) -> Any:
+        return fields
+
+
+POST = b"POST / HTTP/1.1\r\nHost: site.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"b\r\nhello world\r\n0\r\n\r\n", 413), (b"5\nhello\r\n0\r\n\r\n", 400)],
+    ids=["too large", "malformed"],
+)
+@pytest.mark.parametrize("parked", [False, True])
+def test_a_request_that_goes_wrong_as_it_is_let_in(body: bytes, status: int, parked: bool) -> None:
+    """Its body was held back while it waited: what ends it then also ends its way to a service."""
+    lab = Lab()
+    policy = Undecided()
+    if parked:
+        lab.service.problem = ServiceParked(lab.service)
+        policy.decision.callback(None)
+    lab.service.gatekeeper = policy
+    visitor = lab.connect()
+    visitor.receive(POST + body)
+    lab.settle(visitor)
+    assert not visitor.sent
+    if parked:
+        lab.service.problem = None
+        lab.service.waiting[0].callback(lab.service)
+    else:
+        policy.decision.callback(None)
+    lab.settle(visitor)
+    assert visitor.sent.startswith(b"HTTP/1.1 %d " % status)
+    assert not lab.service.channels
+    lab.service.gatekeeper = None
+    visitor.receive(get("/next"))
+    lab.settle(visitor)
+    if status == 413:
+        lab.channel.receive(OK)
+        lab.settle(visitor)
+        assert visitor.sent.endswith(b"answer")
+    visitor.peer_reset()
+    lab.assert_nothing_left()
