@@ -40,7 +40,7 @@ from srrrs.relay.edge.interfaces import (
     ServiceParked,
 )
 from srrrs.relay.edge.origin import OriginConnection
-from srrrs.relay.edge.outcomes import AWAY, BUSY, NO_ANSWER, PAGES, UNREACHED
+from srrrs.relay.edge.outcomes import AWAY, BUSY, NO_ANSWER, PAGES, UNREACHED, Outcome
 from srrrs.relay.edge.pages import RETRY_AFTER, Answer, reason_of
 
 REPEATABLE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
@@ -116,7 +116,7 @@ class Exchange:
                 return
         routes = context.site.routes
         if routes is None:
-            self._page(503, "Starting", "The relay is about to start.")
+            self._page((503, "Starting", "The relay is about to start."))
             return
         if routes.is_control_host(head.host):
             self._answer(control.answer_late(head))
@@ -124,10 +124,10 @@ class Exchange:
         try:
             service = routes.lookup(head.host, head.target)
         except BadRequest as bad:
-            self._page(bad.status, "Bad request", bad.text)
+            self._page((bad.status, "Bad request", bad.text))
             return
         if service is None:
-            self._page(404, "No such site", f"Nothing is published as {head.host}.")
+            self._page((404, "No such site", f"Nothing is published as {head.host}."))
             return
         self._asked = service
         self._visitor = context.who(head)
@@ -226,7 +226,7 @@ class Exchange:
         else:
             if code is None:
                 self._log.debug("{id}: {text}", id=self._id.decode(), text=text)
-            self._page(*PAGES.get(code, NO_ANSWER), closed=text)
+            self._page(PAGES.get(code, NO_ANSWER), closed=text)
 
     def pause_request(self) -> None:
         self._responder.pause_request()
@@ -250,7 +250,7 @@ class Exchange:
     def _checked(self, answer: Any) -> None:
         assert self._asked is not None
         if isinstance(answer, Failure):
-            self._page(*BUSY)
+            self._page(BUSY)
         elif answer is not None:
             self._answer(answer)
         else:
@@ -288,13 +288,13 @@ class Exchange:
             self._service = picked
             origin = self._connect(picked, fresh)
         except ServiceAway:
-            self._page(*AWAY)
+            self._page(AWAY)
         except Overloaded:
-            self._page(*BUSY)
+            self._page(BUSY)
         except ServiceParked as parked:
             self._count_down()
             if waited:
-                self._page(*AWAY)
+                self._page(AWAY)
             else:
                 self._state = State.WAITING
                 self._wait_for(parked.service.wait(), self._waited)
@@ -303,7 +303,7 @@ class Exchange:
 
     def _waited(self, service: Any) -> None:
         if isinstance(service, Failure):
-            self._page(*AWAY)
+            self._page(AWAY)
         else:
             self._open(service, waited=True)
 
@@ -374,7 +374,7 @@ class Exchange:
         if not self._request_done:
             origin.abort()
             self._release()
-            self._page(*NO_ANSWER, closed="a change of protocol within a request")
+            self._page(NO_ANSWER, closed="a change of protocol within a request")
             return
         self._release()
         self._state = State.SWITCHED
@@ -404,9 +404,10 @@ class Exchange:
                 origin.abort()
             self._break("the request is too large")
         elif self._state is not State.OVER:
-            self._page(413, "Too large", "The request is larger than this site takes.")
+            self._page((413, "Too large", "The request is larger than this site takes."))
 
-    def _page(self, status: int, title: str, text: str, closed: str = "done") -> None:
+    def _page(self, outcome: Outcome, closed: str = "done") -> None:
+        status, title, text = outcome
         headers = (RETRY_AFTER,) if status == 503 else ()
         pages = self._context.site.pages
         self._answer(pages.page(status, title, text, *headers), closed)
