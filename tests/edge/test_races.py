@@ -67,3 +67,40 @@ def test_a_request_that_goes_wrong_as_it_is_let_in(body: bytes, status: int, par
         assert visitor.sent.endswith(b"answer")
     visitor.peer_reset()
     lab.assert_nothing_left()
+
+
+@pytest.mark.parametrize("body", [b"", b"4\r\nwiki\r\n0\r\n\r\n"], ids=["none", "chunks"])
+def test_a_visitor_that_half_closes_while_it_waits_gets_its_answer(body: bytes) -> None:
+    """Its request is all there, although not all of it was read yet."""
+    lab = Lab()
+    lab.service.problem = ServiceParked(lab.service)
+    visitor = lab.connect()
+    visitor.receive(POST + body if body else get("/"))
+    visitor.peer_half_close()
+    lab.settle(visitor)
+    assert visitor.connected
+    lab.service.problem = None
+    lab.service.waiting[0].callback(lab.service)
+    lab.settle(visitor)
+    lab.channel.receive(OK)
+    lab.settle(visitor)
+    assert visitor.sent.endswith(b"answer")
+    assert not visitor.connected
+    lab.assert_nothing_left()
+
+
+def test_a_visitor_that_half_closes_within_its_request_while_it_waits() -> None:
+    """That it is not all there is seen as soon as it is read on; no service takes it for whole."""
+    lab = Lab()
+    lab.service.problem = ServiceParked(lab.service)
+    visitor = lab.connect()
+    visitor.receive(POST + b"5\r\nwi")
+    visitor.peer_half_close()
+    lab.settle(visitor)
+    lab.service.problem = None
+    lab.service.waiting[0].callback(lab.service)
+    lab.settle(visitor)
+    assert not visitor.connected
+    assert all(b"0\r\n\r\n" not in channel.sent for channel in lab.service.channels)
+    assert all(channel.resets for channel in lab.service.channels)
+    lab.assert_nothing_left()
