@@ -217,7 +217,7 @@ def test_what_is_no_name_with_a_path(text: str, hint: str) -> None:
 @pytest.mark.parametrize("option", ["local_tcp", "local_tls"])
 def test_only_http_services_have_paths(option: str) -> None:
     with pytest.raises(ConfigError, match="only HTTP services have a path"):
-        agent(**{option: ["db/x=5432"]})
+        agent(None, **{option: ["db/x=5432"]})
 
 
 def test_hosts_go_to_the_services_that_they_name() -> None:
@@ -570,6 +570,7 @@ def test_sample_files_are_good_without_their_comment_signs(tmp_path: Path) -> No
         text = "\n".join(plain).replace("/etc/srrrs/ca.pem", str(authority))
         text = text.replace("/etc/srrrs/wiki.users", str(users))
         text = text.replace("/etc/srrrs/pages", str(tmp_path))
+        text = text.replace("/etc/letsencrypt/live", str(tmp_path))
         file.write_text(text)
         if section == "relay":
             assert relay_config({"config": [str(file)]}, {}).domain == "localhost"
