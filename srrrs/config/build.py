@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from srrrs.config import values
 from srrrs.config.errors import ConfigError
+from srrrs.config.front import LOCAL
 from srrrs.config.model import AgentConfig, AgentLimits, Kind, RelayConfig, RelayLimits, ServiceSpec
 from srrrs.config.option import Option
 from srrrs.config.policies import with_policies
@@ -47,6 +48,12 @@ def relay_config(given: Given, environ: Mapping[str, str]) -> RelayConfig:
         hold=settings["hold"].value,
         drain=settings["drain"].value,
         drain_to=settings["drain-to"].value,
+        tls=settings["tls"].value,
+        https_redirect=settings["https-redirect"].value,
+        hsts=settings["hsts"].value,
+        acme_webroot=settings["acme-webroot"].value,
+        trusted_proxies=tuple(each for each in settings["trusted-proxy"].value if each != LOCAL),
+        trust_local=LOCAL in settings["trusted-proxy"].value,
         policies=settings["policies"].value,
         deny=tuple(each for some in settings["deny-ip"].value for each in some),
         rate=settings["rate-limit"].value,

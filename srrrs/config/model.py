@@ -65,6 +65,12 @@ class RelayConfig:
     :ivar max_body: bytes of a request's body, or None: any.
     :ivar error_pages: the folder of the owner's pages, or None.
     :ivar access_log: the file, :data:`STDOUT`, or None: no access log.
+    :ivar tls: the folder of certificates, or None.
+    :ivar https_redirect: whether visitors are sent from HTTP to HTTPS.
+    :ivar hsts: seconds for which browsers are to use HTTPS alone, or None.
+    :ivar acme_webroot: the folder of answers to certificate authorities, or None.
+    :ivar trusted_proxies: networks of the proxies that are believed.
+    :ivar trust_local: whether who comes by a UNIX socket is.
     :ivar hold: seconds for which new visitors wait for such an agent; 0: they are turned away.
     """
 
@@ -80,6 +86,12 @@ class RelayConfig:
     hold: float = 30.0
     drain: float = 30.0
     drain_to: str | None = None
+    tls: Path | None = None
+    https_redirect: bool = False
+    hsts: int | None = None
+    acme_webroot: Path | None = None
+    trusted_proxies: tuple[Network, ...] = ()
+    trust_local: bool = False
     policies: frozenset[str] = frozenset(ALL_ASKS)
     deny: tuple[Network, ...] = ()
     rate: Rate | None = None

@@ -39,6 +39,10 @@ _EXAMPLES: Final = {
 }
 #: The same of options that mean something else to the relay.
 _RELAY_EXAMPLES: Final = {
+    "acme-webroot": "/var/lib/srrrs/acme",
+    "hsts": "180d",
+    "tls": "/etc/letsencrypt/live",
+    "trusted-proxy": ["127.0.0.1", "2001:db8::/32"],
     "access-log": "/var/log/srrrs/access.log",
     "error-pages": "/etc/srrrs/pages",
     "max-body": "1GiB",

@@ -7,6 +7,7 @@ from typing import Final
 
 from srrrs.config import values
 from srrrs.config.bounds import BOUND_OPTIONS
+from srrrs.config.front import FRONT_OPTIONS
 from srrrs.config.option import CONFIG_NAME, Option
 from srrrs.config.option import count as _count
 from srrrs.config.option import duration as _duration
@@ -119,6 +120,7 @@ RELAY_OPTIONS: Final[tuple[Option, ...]] = (
         "go to a host of an --edge-url of theirs, or under one, and nowhere else.",
         otherwise="to the next of their own",
     ),
+    *FRONT_OPTIONS,
     *BOUND_OPTIONS,
     _count(
         "max-held", "Visitors who wait for one service.", "1024", "visitors",

@@ -19,8 +19,6 @@ from srrrs.config import ConfigError, RelayConfig
 from srrrs.net.accept import AcceptGate
 from srrrs.net.address import format_address
 from srrrs.net.draining import when_idle
-from srrrs.net.loopback import is_loopback
-from srrrs.net.selfsigned import ServerIdentity
 from srrrs.net.serving import server_endpoint
 from srrrs.net.websocket import RelayCarrier, RelayCarrierFactory
 from srrrs.protocol.errors import CloseCode
@@ -28,6 +26,8 @@ from srrrs.protocol.flow import Budget
 from srrrs.protocol.handshake import Hello
 from srrrs.protocol.mux import Limits
 from srrrs.relay.directory import Directory
+from srrrs.relay.door import Door
+from srrrs.relay.edge.certificates import LOOK_EVERY
 from srrrs.relay.edge.listener import EdgeFactory
 from srrrs.relay.edge.site import Site, SiteLimits
 from srrrs.relay.edge.tcp import PublicPortFactory
@@ -126,11 +126,7 @@ class Relay(Service):
             raise StartError(f"the error pages or the access log: {error}") from None
         try:
             self.store = Store(config.data_dir)
-            identity = None
-            # A certificate of the owner's comes with an ssl: listener.
-            https = config.listen[0].startswith("ssl:")
-            if not https and not is_loopback(config.domain) and config.public_url is None:
-                identity = ServerIdentity.self_signed(config.data_dir, config.domain)
+            self._door = door = Door(config, self._wall)
         except StoreError as error:
             raise StartError(str(error)) from None
         except (OSError, ValueError) as error:
@@ -152,7 +148,10 @@ class Relay(Service):
             idle_timeout=limits.idle_timeout,
             body_bytes=config.max_body,
         )
-        self._site = Site(self._reactor, site_limits, access_log=log, pages=pages)
+        self._site = Site(self._reactor, site_limits, config.trusted_proxies, log, pages)
+        self._site.front = door.front
+        if door.certificates is not None:
+            self._site.same_certificate = door.certificates.same
         self._edge = EdgeFactory(
             self._site,
             self._accept,
@@ -162,11 +161,14 @@ class Relay(Service):
                 self._greet,
                 limits.handshake_timeout,
             ),
-            None if identity is None else identity.context,
+            door.certificates,
+            config.trust_local,
         )
         await self._listen()
-        tls = https or identity is not None
-        names = PublicNames(config.domain, self.port, tls, config.public_url, https)
+        door.opened(self.port)
+        names = PublicNames(
+            config.domain, self.port, door.tls, config.public_url, door.https, door.covers
+        )
         self.names = names
         self.directory = Directory(
             self.store,
@@ -212,7 +214,9 @@ class Relay(Service):
         self._loop(self._check_tokens, CHECK_EVERY)
         self._loop(self.gate.make_room, ROOM_EVERY)
         self._loop(self._flush, FLUSH_EVERY)
-        pin = None if identity is None else identity.pin
+        if config.tls is not None:
+            self._loop(door.look, LOOK_EVERY)
+        pin = door.pin
         try:
             make_first_token(self.tokens, config.data_dir, names, pin, self._wall(), self._out)
         except (StoreError, OSError) as error:
@@ -302,6 +306,8 @@ class Relay(Service):
         """Read again what was read from files."""
         if hasattr(self, "_visitors"):
             self._visitors.reload()
+        if hasattr(self, "_door"):
+            self._door.look()
 
     # --- ending -------------------------------------------------------------------------
 

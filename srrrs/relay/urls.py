@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ class PublicNames:
     :param tls: whether agents should dial the listener by TLS.
     :param public_url: what a proxy in front serves, where there is one.
     :param https: whether the listener speaks TLS alone, with a certificate of the owner's.
+    :param covers: for which other hosts there is one; ``None``: for none.
     :ivar control_hosts: the hosts that are the relay's own, never a tenant's.
     """
 
@@ -30,6 +32,7 @@ class PublicNames:
     tls: bool
     public_url: str | None = None
     https: bool = False
+    covers: Callable[[str], bool] | None = field(default=None, repr=False, compare=False)
     control_hosts: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -63,7 +66,7 @@ class PublicNames:
             parts = urlsplit(self.public_url)
             port = "" if parts.port is None else f":{parts.port}"
             return f"{parts.scheme}://{host}{port}{path}"
-        if self.https:
+        if self.https or (self.covers is not None and self.covers(host)):
             return f"https://{host}{self._port_suffix(443)}{path}"
         return f"http://{host}{self._port_suffix(80)}{path}"
 

@@ -76,9 +76,10 @@ class EdgeFactory(Factory):
         self.gate = gate
         self.carriers = carriers
         self.connections: set[EdgeConnection] = set()
-        self.tls: TLSMemoryBIOFactory | None = None
+        self._tls: TLSMemoryBIOFactory | None = None
+        self._certificates = tls
         if tls is not None:
-            self.tls = tls_factory(tls, False, _Inside(self), site.clock)
+            self._tls = tls_factory(tls, False, _Inside(self), site.clock)
         self._trust_local = trust_local
 
     def buildProtocol(self, addr: IAddress | None) -> EdgeConnection:
@@ -87,6 +88,11 @@ class EdgeFactory(Factory):
     def acceptableProtocols(self) -> list[bytes]:
         """For ``ssl:`` endpoints, which otherwise refuse whoever offers a protocol by ALPN."""
         return list(PROTOCOLS)
+
+    @property
+    def tls(self) -> TLSMemoryBIOFactory | None:
+        """Ends TLS; ``None`` where there is nothing to do so with."""
+        return self._tls if getattr(self._certificates, "usable", True) else None
 
     def is_trusted(self, peer: IAddress) -> bool:
         """Whether a peer is a proxy that is believed."""
