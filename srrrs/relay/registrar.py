@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
@@ -33,17 +32,17 @@ from srrrs.protocol.frames import (
 from srrrs.relay.directory import Directory
 from srrrs.relay.edge.gatekeeper import Gatekeeper, Policies
 from srrrs.relay.edge.interfaces import IPublicService, IRoutes
-from srrrs.relay.names import check_label
 from srrrs.relay.ports import PublicPorts
 from srrrs.relay.published import PublicService, SharedService, Surroundings
 from srrrs.relay.refusal import Refusal, RefusalCode
-from srrrs.relay.reservation import Key, Reservation, shared_key
+from srrrs.relay.reservation import Key, Reservation
 from srrrs.relay.reserver import Reserver
 from srrrs.relay.routes import Routes
 from srrrs.relay.scope import PortRange
 from srrrs.relay.store import StoreError
 from srrrs.relay.tunnels import AgentTunnel
 from srrrs.relay.urls import PublicNames
+from srrrs.relay.wishes import Wish, Wishes
 
 BUSY_RETRY: Final = 5.0
 """Seconds after which a port that another program uses is tried again."""
@@ -51,20 +50,6 @@ HELD_RETRY: Final = 30.0
 """Seconds after which a service that another run holds may be asked for again."""
 FRESH_TRIES: Final = 20
 """Random ports tried for a new reservation before the range counts as busy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a registration asks for, within what its token may have.
-
-    :ivar name: as the directory has it: a label or a whole host; None: any label.
-    :ivar ports: where a port may be.
-    """
-
-    key: Key
-    name: str | None = None
-    path: str = ""
-    ports: tuple[PortRange, ...] = ()
 
 
 @implementer(IRoutes)
@@ -100,7 +85,7 @@ class Registrar:
         self._wall = wall
         self._directory = directory
         self._names = names
-        self._tcp_ports = tcp_ports
+        self._wishes = Wishes(names, tcp_ports)
         self._ports = ports
         self._tcp_factory = tcp_factory
         self._most = most_services
@@ -196,7 +181,7 @@ class Registrar:
             agent.tunnel.close(CloseCode.PROTOCOL, "a service id was registered twice")
             return
         try:
-            wish = self._wish(agent, frame)
+            wish = self._wishes.of(agent, frame)
         except Refusal as refusal:
             self._refuse(agent, frame, refusal)
             return
@@ -218,48 +203,6 @@ class Registrar:
             self._claimed_by_token[token.token_id] -= 1
             if not self._claimed_by_token[token.token_id]:
                 del self._claimed_by_token[token.token_id]
-
-    def _wish(self, agent: AgentTunnel, frame: Register) -> Wish:
-        """:raises Refusal: there can be no such service, or the token may not have it."""
-        token, names = agent.identity, self._names
-        key = Key(token.token_id, agent.hello.instance, frame.name)
-        if frame.kind not in NAMED_KINDS:
-            ports = token.scope.ports_within(*self._tcp_ports)
-            if not ports:
-                raise Refusal(RefusalCode.SCOPE, "this token may have no port of this relay's")
-            return Wish(key, ports=ports)
-        name = frame.asked
-        if frame.hostname is not None:
-            if names.is_control_host(frame.hostname):
-                raise Refusal(
-                    RefusalCode.NAME_RESERVED, f"the host {frame.hostname} belongs to the relay"
-                )
-            name = names.name_of(frame.hostname)
-        elif name is not None:
-            check_label(name, ())
-        self._check_scope(agent, name)
-        path = frame.path or ""
-        if frame.share:
-            if name is None:
-                raise Refusal(RefusalCode.NAME_INVALID, "what is shared must be asked for by name")
-            key = shared_key(token.token_id, frame.kind, name, path)
-        return Wish(key, name, path)
-
-    def _check_scope(self, agent: AgentTunnel, name: str | None) -> None:
-        scope, domain = agent.identity.scope, self._names.domain
-        if name is None:
-            if scope.allows_any_name(domain):
-                return
-            what = "names of the relay's choice"
-        else:
-            what = self._names.host_of(name)
-            if scope.allows_host(what, domain):
-                return
-        if scope.hosts is None:
-            allowed = f"names directly under {domain}"
-        else:
-            allowed = ", ".join(scope.hosts) or "no host at all"
-        raise Refusal(RefusalCode.SCOPE, f"this token may not have {what}: it is for {allowed}")
 
     def _moves(self, agent: AgentTunnel, key: Key) -> bool:
         """Whether the service comes from a tunnel that is about to end."""
