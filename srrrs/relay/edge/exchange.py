@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from srrrs.http.errors import BadRequest
 from srrrs.http.forwarding import response_fields, trailer_fields
@@ -64,7 +64,6 @@ class State(Enum):
     OVER = "over"
 
 
-@implementer(IExchange)
 class Exchange:
     """One request and its response.
 
@@ -72,10 +71,8 @@ class Exchange:
     :ivar head: of the request.
     """
 
-    _log = Logger()
+    _log: ClassVar[Any] = Logger()
 
-    # What most never change.
-    _state = State.NEW
     # What was routed to, and which of those that share its name has the request.
     _asked: IPublicService | None = None
     _service: IPublicService | None = None
@@ -98,6 +95,7 @@ class Exchange:
     def __init__(self, context: VisitorContext, responder: IResponder, head: RequestHead) -> None:
         self._context = context
         self._responder = responder
+        self._state = State.NEW
         self.head = head
         self._id = context.forwarder.request_id(head, context.next_id())
         self._visitor: IAddress = context.address
@@ -474,6 +472,9 @@ class Exchange:
                 closed,
             )
 
+
+# Not as a decorator: those keep a class from being compiled whole.
+classImplements(Exchange, IExchange)
 
 _BEFORE: Final = (State.NEW, State.CHECKING, State.WAITING)
 
