@@ -169,7 +169,9 @@ class Services:
         elif style == "closing":
             channel.receive(ok + b"Connection: close\r\n" + length + b"\r\n" + body)
         elif style == "until close":
-            channel.receive(ok + b"\r\n" + body)
+            # Without a body, nothing else says that it closes.
+            said = b"Connection: close\r\n" if step.method == "HEAD" else b""
+            channel.receive(ok + said + b"\r\n" + body)
             channel.peer_half_close()
         elif style == "surplus":
             channel.receive(ok + length + b"\r\n" + body + DECEIT)
