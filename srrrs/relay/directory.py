@@ -34,9 +34,9 @@ from typing import Final
 from srrrs.relay.kept import KEEP_FOR, KeptNames, kept_from_others
 from srrrs.relay.names import RESERVED_LABELS, Names, check_name
 from srrrs.relay.refusal import RETRY_EXHAUSTED, Refusal, RefusalCode, unavailable
-from srrrs.relay.reservation import Key, Reservation
+from srrrs.relay.reservation import Key, Reservation, Reservations
 from srrrs.relay.scope import PortRange, format_ports
-from srrrs.relay.store import Row, Store, StoreError
+from srrrs.relay.store import Store, StoreError
 
 #: Seconds without use after which a reservation may be given to somebody else.
 RECLAIM_AFTER: Final = 90 * 86400.0
@@ -46,8 +46,6 @@ USED_GRAIN: Final = 3600.0
 
 _NAME_TRIES: Final = 16
 _PORT_TRIES: Final = 8
-_COLUMNS: Final = "token_id, instance, service, kind, name, path, port, created, used"
-_WHERE_KEY: Final = "token_id = ? AND instance = ? AND service = ?"
 
 
 class Directory:
@@ -82,6 +80,7 @@ class Directory:
         self._rng = rng if rng is not None else random.SystemRandom()
         self._names = Names(self._rng)
         self._kept = KeptNames(store)
+        self._rows = Reservations(store)
         self._used: dict[Key, float] = {}
 
     def kept_name(
@@ -94,7 +93,7 @@ class Directory:
         if asked is not None:
             check_name(asked, self._reserved)
         try:
-            held = self._get(key)
+            held = self._rows.get(key)
         except StoreError as error:
             raise unavailable() from error
         if held is None or not self._keeps_name(held, kind, asked, path):
@@ -106,7 +105,7 @@ class Directory:
     ) -> Reservation | None:
         """The same for :meth:`reserve_port`."""
         try:
-            held = self._get(key)
+            held = self._rows.get(key)
         except StoreError as error:
             raise unavailable() from error
         if held is None or held.kind != kind or not _in(held.port, ranges):
@@ -142,7 +141,7 @@ class Directory:
         if asked is not None:
             check_name(asked, self._reserved)
         try:
-            held = self._get(key)
+            held = self._rows.get(key)
             if held is not None and self._keeps_name(held, kind, asked, path):
                 return self._note(held, now)
             with self._store.transaction():
@@ -173,10 +172,11 @@ class Directory:
         :raises Refusal: when there is no room.
         """
         try:
-            held = self._get(key)
+            held = self._rows.get(key)
             if held is not None and _in(held.port, ranges):
                 if held.kind != kind:
-                    held = self._set_kind(held, kind)
+                    with self._store.transaction():
+                        held = self._rows.set_kind(held, kind)
                 return self._note(held, now)
             with self._store.transaction():
                 self._check_room(key, held, now)
@@ -187,20 +187,23 @@ class Directory:
 
     def get(self, key: Key) -> Reservation | None:
         """What a service holds; its use is not noted."""
-        return self._get(key)
+        return self._rows.get(key)
 
     def by_name(self, name: str, tls: bool = False) -> list[Reservation]:
         """What is reserved under a name: with each path, or of what is passed on as TLS."""
-        found = self._select("name = ? AND (kind = 'tls') = ?", (name, tls))
-        return [replace(each, used=self._last_use(each)) for each in found]
+        return [
+            replace(each, used=self._last_use(each))
+            for each in self._rows.named(name)
+            if (each.kind == "tls") == tls
+        ]
 
     def by_port(self, port: int) -> Reservation | None:
         """Who owns a port."""
-        return self._first("port = ?", (port,))
+        return self._rows.of_port(port)
 
     def for_token(self, token_id: str) -> list[Reservation]:
         """All that one token holds, by instance and service."""
-        return self._select("token_id = ? ORDER BY instance, service", (token_id,))
+        return self._rows.of_token(token_id)
 
     def release(self, key: Key) -> bool:
         """Give up a port that nobody was told of; whether there was one. A service that stops keeps
@@ -225,10 +228,7 @@ class Directory:
         some = dict(islice(self._used.items(), limit))
         if some:
             with self._store.transaction():
-                self._store.run_many(
-                    f"UPDATE reservations SET used = ? WHERE {_WHERE_KEY} AND used < ?",
-                    [(used, *key, used - USED_GRAIN) for key, used in some.items()],
-                )
+                self._rows.set_used(some, USED_GRAIN)
             for key in some:
                 del self._used[key]
         return len(self._used)
@@ -244,7 +244,7 @@ class Directory:
 
     def _take_name(self, key: Key, kind: str, name: str, path: str, now: float) -> None:
         """See to it that nobody else holds what is asked for, or refuse."""
-        for holder in self._select("name = ?", (name,)):
+        for holder in self._rows.named(name):
             same = (holder.kind == "tls", holder.path) == (kind == "tls", path)
             ours = holder.key.token_id == key.token_id
             if holder.key == key or (ours and not same):
@@ -286,7 +286,7 @@ class Directory:
             label = self._names.make()
             if label in self._reserved:
                 continue
-            holders = self._select("name = ?", (label,))
+            holders = self._rows.named(label)
             if all(self._reclaimable(holder, now) for holder in holders):
                 try:
                     self._kept.check(label, key.token_id, now)
@@ -308,16 +308,13 @@ class Directory:
                 return port
         free: list[int] = []
         for low, high in ranges:
-            rows = self._store.rows(
-                "SELECT port FROM reservations WHERE port BETWEEN ? AND ?", (low, high)
-            )
-            free += set(range(low, high + 1)).difference((row[0] for row in rows), exclude)
+            free += set(range(low, high + 1)).difference(self._rows.ports(low, high), exclude)
         if free:
             return self._rng.choice(sorted(free))
         oldest = [
             holder
             for each in ranges
-            for holder in self._oldest("port BETWEEN ? AND ?", each, now)
+            for holder in self._reclaim(self._rows.stale_ports(*each, now - RECLAIM_AFTER), now)
             if holder.port not in exclude
         ]
         if oldest:
@@ -337,17 +334,16 @@ class Directory:
         """Make room for one more reservation of the token, or refuse."""
         if held is not None:
             return
-        row = self._store.row(
-            "SELECT count(*) FROM reservations WHERE token_id = ?", (key.token_id,)
-        )
-        if row is None or row[0] < self._per_token:
+        count = self._rows.count(key.token_id)
+        if count < self._per_token:
             return
-        for holder in self._oldest("token_id = ?", (key.token_id,), now):
+        stale = self._rows.stale_of_token(key.token_id, now - RECLAIM_AFTER)
+        for holder in self._reclaim(stale, now):
             self._delete(holder.key)
             return
         raise Refusal(
             RefusalCode.TOO_MANY_SERVICES,
-            f"this token holds {row[0]} services, and the relay's limit is {self._per_token}",
+            f"this token holds {count} services, and the relay's limit is {self._per_token}",
             RETRY_EXHAUSTED,
         )
 
@@ -361,26 +357,14 @@ class Directory:
         port: int | None,
         now: float,
     ) -> Reservation:
-        self._store.run(
-            f"INSERT INTO reservations ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (token_id, instance, service) DO UPDATE SET kind = excluded.kind, "
-            "name = excluded.name, path = excluded.path, port = excluded.port, "
-            "created = excluded.created, used = excluded.used",
-            (*key, kind, name, path, port, now, now),
-        )
+        made = Reservation(key, kind, name, path, port, now, now)
+        self._rows.put(made)
         if name is not None:
             self._kept.take(name)
         replaced = None if held is None else (held.name or held.port)
-        if isinstance(replaced, str) and not self._first("name = ?", (replaced,)):
+        if isinstance(replaced, str) and not self._rows.named(replaced):
             self._kept.keep(replaced, key.token_id, now)
-        return Reservation(key, kind, name, path, port, now, now, new=True, replaced=replaced)
-
-    def _set_kind(self, held: Reservation, kind: str) -> Reservation:
-        with self._store.transaction():
-            self._store.run(
-                f"UPDATE reservations SET kind = ? WHERE {_WHERE_KEY}", (kind, *held.key)
-            )
-        return replace(held, kind=kind)
+        return replace(made, new=True, replaced=replaced)
 
     def _reclaimable(self, holder: Reservation, now: float) -> bool:
         if self._live(holder.key):
@@ -398,14 +382,9 @@ class Directory:
         row = self._store.row("SELECT revoked FROM tokens WHERE id = ?", (token_id,))
         return 0.0 if row is None else row[0]
 
-    def _oldest(self, where: str, parameters: tuple[object, ...], now: float) -> list[Reservation]:
-        """The reservations that may be reclaimed, the longest unused first."""
-        candidates = self._select(
-            f"{where} AND (used < ? OR token_id NOT IN (SELECT id FROM tokens WHERE revoked IS "
-            "NULL)) ORDER BY used",
-            (*parameters, now - RECLAIM_AFTER),
-        )
-        return [holder for holder in candidates if self._reclaimable(holder, now)]
+    def _reclaim(self, stale: Iterable[Reservation], now: float) -> list[Reservation]:
+        """Those that may be reclaimed, the longest unused first."""
+        return [holder for holder in stale if self._reclaimable(holder, now)]
 
     def _note(self, held: Reservation, now: float) -> Reservation:
         if held.used < now - USED_GRAIN:
@@ -414,23 +393,8 @@ class Directory:
 
     def _delete(self, key: Key) -> bool:
         self._used.pop(key, None)
-        return self._store.run(f"DELETE FROM reservations WHERE {_WHERE_KEY}", key) > 0
-
-    def _get(self, key: Key) -> Reservation | None:
-        return self._first(_WHERE_KEY, key)
-
-    def _first(self, where: str, parameters: tuple[object, ...]) -> Reservation | None:
-        found = self._select(where, parameters)
-        return found[0] if found else None
-
-    def _select(self, where: str, parameters: tuple[object, ...]) -> list[Reservation]:
-        rows = self._store.rows(f"SELECT {_COLUMNS} FROM reservations WHERE {where}", parameters)
-        return [_reservation(row) for row in rows]
+        return self._rows.delete(key)
 
 
 def _in(port: int | None, ranges: Sequence[PortRange]) -> bool:
     return port is not None and any(low <= port <= high for low, high in ranges)
-
-
-def _reservation(row: Row) -> Reservation:
-    return Reservation(Key(*row[:3]), *row[3:])
