@@ -9,51 +9,14 @@ from __future__ import annotations
 import pytest
 
 from srrrs.http.errors import BadResponse
-from srrrs.http.head import End, HeadLimits, RequestHead, ResponseHead
-from srrrs.http.request import RequestReader
+from srrrs.http.head import End, HeadLimits, ResponseHead
 from srrrs.http.response import ResponseReader
 from srrrs.relay.edge.interfaces import ServiceAway
-from srrrs.testing import FakeTransport
+from tests.edge.corpuskit import LIMITS, Served, send, serve_corpus_host
 from tests.edge.h1kit import OK, Lab, get
-from tests.edge_fakes import FakeChannel, FakeService
 from tests.http.corpus import REQUESTS, RESPONSES, Case, Refused, Taken, Unfinished
 
 STEPS = pytest.mark.parametrize("step", [1, 100_000], ids=["bytewise", "whole"])
-LIMITS = HeadLimits(head_bytes=64 * 1024, fields=200)
-
-
-class Served:
-    """A service that answers each whole request, and notes which they were.
-
-    :ivar requests: method, target and host, and the body.
-    """
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self._readers: dict[FakeChannel, tuple[RequestReader, list[int]]] = {}
-        self.requests: list[tuple[str, bytes]] = []
-
-    def go_on(self) -> bool:
-        """Read what has come; whether anything was answered."""
-        answered = False
-        for channel in self._lab.service.channels:
-            if channel not in self._readers:
-                self._readers[channel] = (RequestReader(LIMITS), [0])
-            reader, at = self._readers[channel]
-            reader.feed(bytes(channel.sent[at[0] :]))
-            at[0] = len(channel.sent)
-            line, body = "", b""
-            while (item := reader.next()) is not None:
-                if isinstance(item, RequestHead):
-                    line = f"{item.method.decode()} {item.target.decode()} {item.host}"
-                elif isinstance(item, End):
-                    self.requests.append((line, body))
-                    reader.next_message()
-                    channel.receive(OK.replace(b"answer", b"") if line.startswith("HEAD") else OK)
-                    answered = True
-                else:
-                    body += item
-        return answered
 
 
 def answers(sent: bytes, methods: list[bytes]) -> tuple[list[tuple[int, bytes]], bool]:
@@ -92,20 +55,13 @@ def answers(sent: bytes, methods: list[bytes]) -> tuple[list[tuple[int, bytes]],
     return found, not rest
 
 
-def send(transport: FakeTransport, data: bytes, step: int) -> None:
-    for at in range(0, len(data), step):
-        transport.receive(data[at : at + step])
-
-
 @STEPS
 @pytest.mark.parametrize("case", REQUESTS, ids=str)
 def test_a_request(case: Case, step: int) -> None:
     """The service sees what was read, and nothing else; the visitor one answer to each, then the
     refusal, then the end."""
     lab = Lab()
-    service = FakeService(lab.clock)
-    lab.service = service
-    lab.routes.services.update({"a.example": service, "2001:db8::1": service})
+    service = serve_corpus_host(lab)
     served = Served(lab)
     visitor = lab.connect()
     send(visitor, case.data, step)

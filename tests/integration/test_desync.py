@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.edge.corpuskit import pass_through_edge
 from tests.http.corpus import REQUESTS, Case
-from tests.http.passing import Passed, mutations, pass_on
+from tests.http.passing import Passed, mutations
 from tests.integration.harness import DEADLINE, Lab, free_port, need, until, which
 
 pytestmark = [pytest.mark.integration, pytest.mark.programs]
@@ -132,8 +133,7 @@ def test_servers_read_what_we_read(lab: Lab, server: str) -> None:
     """The whole corpus, each message as it is passed on."""
     port = start(lab, server)
     for case in REQUESTS:
-        passed = pass_on(case.data)
-        if passed.requests:
+        for passed in pass_through_edge(case.data):
             check(port, passed)
 
 
@@ -142,11 +142,10 @@ def test_servers_read_mutations_as_we_do(lab: Lab, server: str) -> None:
     """The corpus with bytes put in and taken out."""
     port = start(lab, server)
 
-    @settings(max_examples=500, database=None)
+    @settings(max_examples=300, database=None)
     @given(st.sampled_from([case for case in REQUESTS if len(case.data) < 1000]), st.data())
     def mutated(case: Case, draw: st.DataObject) -> None:
-        passed = pass_on(draw.draw(mutations(case.data)))
-        if passed.requests:
+        for passed in pass_through_edge(draw.draw(mutations(case.data))):
             check(port, passed)
 
     mutated()
