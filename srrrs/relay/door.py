@@ -37,7 +37,7 @@ class Door:
         self.https = config.listen[0].startswith("ssl:")
         self.pin: str | None = None
         self.certificates: Certificates | None = None
-        found = Certificates(config.tls, wall, PROTOCOLS)
+        found = Certificates(config.tls, wall, PROTOCOLS, config.domain)
         own = not self.https and config.public_url is None and not is_loopback(config.domain)
         covered = found.covers(config.domain)
         pinned = (config.data_dir / KEY_FILE).exists()

@@ -64,6 +64,7 @@ class Certificates:
     :param folder: of the owner's pairs, or ``None``.
     :param wall: seconds since the epoch.
     :param protocols: what is spoken inside (ALPN), the favourite first.
+    :param domain: whose certificate is the default where none is called so.
     """
 
     _log = Logger()
@@ -73,7 +74,9 @@ class Certificates:
         folder: Path | None,
         wall: Callable[[], float],
         protocols: Sequence[bytes] = (ALPN,),
+        domain: str = "",
     ) -> None:
+        self._domain = domain
         self._folder = folder
         self._wall = wall
         self._protocols = tuple(protocols)
@@ -257,7 +260,8 @@ class Certificates:
         self._default = self._own
         if self._own is None and self._pairs:
             named = [pair for path, pair in self._pairs.items() if _is_default(path)]
-            self._default = (named or list(self._pairs.values()))[0].context
+            first = self._find(self._domain) or next(iter(self._pairs.values()))
+            self._default = (named[0] if named else first).context
 
 
 def _is_default(path: Path) -> bool:
