@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import error
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, _WrapperEndpoint
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
@@ -22,6 +22,7 @@ from zope.interface.verify import verifyObject
 from srrrs.agent.backends import EndpointBackend, FactoryBackend, IBackend, backend_endpoint
 from srrrs.net.channel import Channel
 from srrrs.net.loopback import LocalhostEndpoint
+from srrrs.net.proxyheader import write_header
 from srrrs.protocol.errors import ResetCode
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.mux import Limits, Multiplexer, Role
@@ -178,6 +179,33 @@ def test_an_endpoint_that_raises_is_a_reset_too() -> None:
     EndpointBackend(pair.clock, Raising(), "x").connect(pair.channel)
     pair.turn()
     assert [each for each, _ in pair.resets] == [ResetCode.REFUSED]
+
+
+# --- who the visitor is
+
+
+@pytest.mark.parametrize("description", ["tcp:127.0.0.1:8080", "tcp:localhost:8080"])
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_backend_is_told_who_the_visitor_is(version: Any, description: str) -> None:
+    """By a PROXY header ahead of all that the visitor has sent, however soon that came."""
+    rig = Rig(description)
+    rig.backend.send_proxy = version
+    rig.pair.channel.visitor = IPv4Address("TCP", "203.0.113.5", 6000)
+    rig.connect()
+    rig.pair.visitor.write(b"hello")
+    rig.pair.turn()
+    sent = rig.accept().drain()
+    expected = write_header(version, ("203.0.113.5", 6000), ("192.0.2.1", 50000))
+    assert sent == expected + b"hello"
+
+
+def test_a_visitor_without_an_address() -> None:
+    """Then the header says that it says nothing."""
+    rig = Rig("tcp:127.0.0.1:8080")
+    rig.backend.send_proxy = "v1"
+    rig.pair.channel.visitor = UNIXAddress(None)
+    rig.connect()
+    assert rig.accept().drain() == b"PROXY UNKNOWN\r\n"
 
 
 # --- addresses that need no lookup

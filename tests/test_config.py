@@ -538,6 +538,47 @@ def test_every_limit_is_an_option() -> None:
         assert {option.limit for option in table if option.limit} == fields
 
 
+def test_who_is_told_of_visitors() -> None:
+    """All services, or those that are named; never inside of TLS that the agent makes."""
+    services = {"local_http": ["blog=8080", "blog/api=8081"], "local_tcp": ["db=5432"]}
+
+    def versions(*texts: str) -> list[str | None]:
+        return [
+            spec.send_proxy for spec in agent(None, **services, send_proxy=list(texts)).services
+        ]
+
+    assert versions() == [None, None, None]
+    assert versions("v2") == ["v2", "v2", "v2"]
+    assert versions("db=v1") == [None, None, "v1"]
+    assert versions("blog=v2", "blog/api=V1") == ["v2", "v1", None]
+    for text, hint in (("v3", "v1 or v2"), ("x=v1", "no service is named 'x'")):
+        with pytest.raises(ConfigError, match=hint):
+            versions(text)
+    with pytest.raises(ConfigError, match="inside of the TLS"):
+        agent(None, local_http=["tls:localhost:8443"], send_proxy=["v2"])
+
+
+def test_what_visitors_meet_first(tmp_path: Path) -> None:
+    """Folders that are there, proxies as networks, and a time for browsers."""
+    given = {
+        "tls": [str(tmp_path)],
+        "hsts": ["180d"],
+        "acme-webroot": ["/a"],
+        "https-redirect": ["true"],
+        "trusted-proxy": ["192.0.2.7", "2001:db8::/32", "unix"],
+    }
+    config = relay_config(given, {})
+    assert config.tls == tmp_path
+    assert (config.hsts, config.acme_webroot) == (180 * 86400, Path("/a"))
+    assert config.https_redirect
+    assert [str(each) for each in config.trusted_proxies] == ["192.0.2.7/32", "2001:db8::/32"]
+    assert config.trust_local
+    assert not relay_config({}, {}).trust_local
+    for name, bad in (("tls", "/nowhere"), ("hsts", "900d"), ("trusted-proxy", "proxy.example")):
+        with pytest.raises(ConfigError, match=name):
+            relay_config({name: [bad]}, {})
+
+
 def test_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """systemd's folder, else root's, else the user's; a relative XDG folder is ignored."""
     assert default_data_dir({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b"}) == Path("/var/lib/a")
@@ -570,7 +611,6 @@ def test_sample_files_are_good_without_their_comment_signs(tmp_path: Path) -> No
         text = "\n".join(plain).replace("/etc/srrrs/ca.pem", str(authority))
         text = text.replace("/etc/srrrs/wiki.users", str(users))
         text = text.replace("/etc/srrrs/pages", str(tmp_path))
-        text = text.replace("/etc/letsencrypt/live", str(tmp_path))
         text = text.replace("/etc/letsencrypt/live", str(tmp_path))
         file.write_text(text)
         if section == "relay":

@@ -35,8 +35,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
+from srrrs.net.address import place_of
 from srrrs.net.channel import Channel
 from srrrs.net.loopback import LocalhostEndpoint
+from srrrs.net.proxyheader import Version, write_header
 from srrrs.net.splice import Splice
 from srrrs.protocol.errors import ResetCode
 
@@ -70,6 +72,8 @@ class EndpointBackend:
     :param endpoint: where the service listens.
     :param target: how to call it in the log.
     :param timeout: seconds that it has to take a connection.
+    :param send_proxy: version of the PROXY header that tells it who the visitor is; none: it is
+        not told.
     """
 
     _log = Logger()
@@ -80,7 +84,9 @@ class EndpointBackend:
         endpoint: IStreamClientEndpoint,
         target: str,
         timeout: float = CONNECT_TIMEOUT,
+        send_proxy: Version | None = None,
     ) -> None:
+        self.send_proxy = send_proxy
         self._clock = clock
         self._endpoint = endpoint
         self._timeout = timeout
@@ -146,10 +152,11 @@ class _BackendConnection(Splice):
     :ivar cancel: gives up the attempt that is under way.
     """
 
-    __slots__ = ("_addresses", "_backend", "_tries", "abandoned", "cancel")
+    __slots__ = ("_addresses", "_backend", "_tries", "_visitor", "abandoned", "cancel")
 
     def __init__(self, channel: Channel, backend: EndpointBackend) -> None:
         self._backend = backend
+        self._visitor = channel.visitor
         self._addresses: tuple[_Address, ...] = ()
         self._tries = 0
         self.abandoned = False
@@ -160,6 +167,11 @@ class _BackendConnection(Splice):
         self.cancel = None
         tries, addresses = self._tries, self._addresses
         self._backend.connected((*addresses[tries:], *addresses[:tries]) if tries else addresses)
+        version = self._backend.send_proxy
+        if version is not None:
+            # Ahead of all that the visitor has sent, and of TLS.
+            there = place_of(self.transport.getPeer())
+            self.transport.write(write_header(version, place_of(self._visitor), there))
         super().connectionMade()
 
     def dial(self, addresses: tuple[_Address, ...]) -> None:

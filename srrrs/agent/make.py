@@ -118,7 +118,7 @@ def make_agent(reactor: Any, config: AgentConfig, reporter: Reporter | None = No
             endpoint = backend_endpoint(reactor, spec.endpoint, timeout)
         except (ValueError, TypeError, OSError) as problem:
             raise ConfigError(f"{spec.name}: {spec.address!r}: {problem}") from None
-        backend = EndpointBackend(reactor, endpoint, spec.address, timeout)
+        backend = EndpointBackend(reactor, endpoint, spec.address, timeout, spec.send_proxy)
         try:
             agent.add(
                 spec.name,

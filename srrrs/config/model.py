@@ -128,6 +128,7 @@ class ServiceSpec:
     :ivar hostname: the whole host asked for in its place, or None.
     :ivar path: what requests' paths begin with, or None: any.
     :ivar share: whether other agents of the token may serve the same.
+    :ivar send_proxy: the version of the PROXY header that it gets, or None.
     :ivar policy: what the relay is to see to (:mod:`srrrs.http.policy`), or None.
     """
 
@@ -140,6 +141,7 @@ class ServiceSpec:
     path: str | None = None
     share: bool = False
     policy: Mapping[str, Any] | None = field(default=None, repr=False)
+    send_proxy: Literal["v1", "v2"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,13 @@ def _user_file(text: str) -> Path:
     return values.existing_file(rest)
 
 
+def _proxy_version(text: str) -> str:
+    version = text.strip().lower()
+    if version not in ("v1", "v2"):
+        raise ConfigError(f"{text!r} is no version of PROXY headers: v1 or v2")
+    return version
+
+
 def _policy(name: str, parse: Callable[[str], Any], value: str, text: str) -> Option:
     return Option(
         name=name,
@@ -140,6 +147,11 @@ POLICY_OPTIONS: Final[tuple[Option, ...]] = (
     _policy(
         "max-body", values.size, "SIZE",
         "Body of one request; of a larger one visitors are told 413.",
+    ),
+    _policy(
+        "send-proxy", _proxy_version, "v1|v2",
+        "Tell the service who the visitor is by a PROXY header of that version, ahead of all else "
+        "on each connection.",
     ),
 )  # fmt: skip
 
@@ -236,7 +248,13 @@ def _with_policy(
             f"the policies of {spec.name} take {size} bytes, {MAX_POLICY} at the most: fewer "
             "users, networks or fields"
         )
-    return replace(spec, policy=members or None)
+    version = one("send-proxy")
+    if version is not None and spec.endpoint.startswith(("tls:", "ssl:")):
+        raise ConfigError(
+            f"{settings['send-proxy'].origin}: {spec.name}: it would come inside of the TLS to "
+            f"{spec.address}"
+        )
+    return replace(spec, policy=members or None, send_proxy=version)
 
 
 def read_users(path: Path) -> dict[str, str]:

@@ -34,6 +34,7 @@ _EXAMPLES: Final = {
     "rate-limit": ["blog=10/s:50", "ssh=6/m"],
     "request-header": ["blog=X-From: the tunnel", "blog=-Cookie"],
     "response-header": ["blog=X-Frame-Options: DENY"],
+    "send-proxy": ["blog=v2"],
     "tcp-interface": "0.0.0.0",
     "total-rate-limit": ["blog=200/s"],
 }

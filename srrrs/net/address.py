@@ -40,6 +40,13 @@ def _read_host(host: str) -> tuple[type[IPv4Address | IPv6Address], str]:
     return (IPv4Address if ip.version == 4 else IPv6Address), str(ip)
 
 
+def place_of(address: IAddress) -> tuple[str, int] | None:
+    """Host and port; ``None`` for an address that has none (a UNIX socket)."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        return address.host, address.port
+    return None
+
+
 def is_ip_address(host: str) -> bool:
     """Whether ``host`` is an IPv4 or IPv6 literal, without brackets."""
     if not host[-1:].isdigit() and ":" not in host:
