@@ -23,7 +23,7 @@ from srrrs.net.proxy import ProxyError
 from srrrs.net.selfsigned import ServerIdentity
 from srrrs.net.websocket import Denial, HandshakeDenied, HandshakeFailed
 from srrrs.protocol.handshake import Denied, Hello
-from srrrs.relay.edge.listener import TURN_TIMEOUT
+from srrrs.relay.edge.doorstep import TURN_TIMEOUT
 from srrrs.testing import FakeTransport
 from tests.mini_relay import TOKEN, MiniRelay, until
 
