@@ -281,7 +281,7 @@ class Registrar:
         try:
             return self._policies.gatekeeper(frame.policy, frame.kind, frame.name, url)
         except PolicyError as problem:
-            raise Refusal(RefusalCode.POLICY, f"{frame.name}: {problem}") from None
+            raise Refusal(RefusalCode.POLICY, str(problem)) from None
 
     async def _contest(self, agent: AgentTunnel, holder: PublicService) -> None:
         """A live service is claimed: it stays with its holder if that still answers, and does not
