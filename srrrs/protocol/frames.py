@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
 from typing import Any, Final, Protocol, TypeAlias
@@ -87,7 +87,7 @@ class Register:
     hostname: str | None = None
     path: str | None = None
     share: bool = False
-    policy: dict[str, Any] | None = None
+    policy: dict[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
