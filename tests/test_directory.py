@@ -500,21 +500,24 @@ def test_what_is_passed_on_as_tls_stands_beside_http_of_the_same_name(world: Wor
 def test_a_name_goes_from_one_agent_to_sharers_and_back_while_nobody_serves_it(
     world: World,
 ) -> None:
-    """Live, it stays as it is, and the refusal says what to do."""
+    """Live, or just made, it stays as it is, and the refusal says what to do."""
+    later = NOW + 2
     alone, shared = Key(world.a, "i", "blog"), shared_key(world.a, "http", "blog", "")
     named(world.directory, alone, "blog", NOW)
+    with pytest.raises(Refusal):
+        named(world.directory, shared, "blog", NOW)
     world.live.add(alone)
     with pytest.raises(Refusal, match="instance i of this token, which does not share it"):
-        named(world.directory, shared, "blog", NOW)
+        named(world.directory, shared, "blog", later)
     world.live.clear()
-    assert named(world.directory, shared, "blog", NOW).new
+    assert named(world.directory, shared, "blog", later).new
     world.live.add(shared)
     with pytest.raises(Refusal, match=r"agents of this token that share it .* --share"):
-        named(world.directory, alone, "blog", NOW)
+        named(world.directory, alone, "blog", later + 2)
     with pytest.raises(Refusal, match="another token"):
-        named(world.directory, shared_key(world.b, "http", "blog", ""), "blog", NOW)
+        named(world.directory, shared_key(world.b, "http", "blog", ""), "blog", later + 2)
     world.live.clear()
-    assert named(world.directory, alone, "blog", NOW).new
+    assert named(world.directory, alone, "blog", later + 2).new
 
 
 def test_ports_of_several_ranges(world: World) -> None:

@@ -44,6 +44,9 @@ RECLAIM_AFTER: Final = 90 * 86400.0
 #: of every agent would be most of what the relay writes.
 USED_GRAIN: Final = 3600.0
 
+#: Seconds for which a new reservation is not given up to a service that shares the name, or no
+#: longer does: its own service may be about to be live.
+_SETTLED: Final = 1.0
 _NAME_TRIES: Final = 16
 _PORT_TRIES: Final = 8
 
@@ -249,15 +252,17 @@ class Directory:
             ours = holder.key.token_id == key.token_id
             if holder.key == key or (ours and not same):
                 continue
-            if self._reclaimable(holder, now) or (ours and self._gives_way(holder, key)):
+            if self._reclaimable(holder, now) or (ours and self._gives_way(holder, key, now)):
                 self._delete(holder.key)
             else:
                 raise self._taken(holder, key, name + path)
         self._kept.check(name, key.token_id, now)
 
-    def _gives_way(self, holder: Reservation, key: Key) -> bool:
+    def _gives_way(self, holder: Reservation, key: Key, now: float) -> bool:
         """Whether one that is shared is to be one that is not, or the other way round."""
-        return holder.key.shared != key.shared and not self._live(holder.key)
+        if holder.key.shared == key.shared or holder.created > now - _SETTLED:
+            return False
+        return not self._live(holder.key)
 
     def _taken(self, holder: Reservation, key: Key, what: str) -> Refusal:
         mine = holder.key.token_id == key.token_id

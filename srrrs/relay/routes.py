@@ -99,7 +99,8 @@ class Routes:
         self._wall = wall
         self._directory = directory
         self._names = names
-        self._hosts: dict[str, HostRoutes] = {}
+        # Most hosts have one service for all of their paths: that stands for itself.
+        self._hosts: dict[str, HostRoutes | IPublicService] = {}
         self._tls: dict[str, IPublicService] = {}
 
     def publish(self, service: PublicService) -> None:
@@ -111,8 +112,14 @@ class Routes:
             return
         routes = self._hosts.get(service.host)
         if routes is None:
-            routes = self._hosts[service.host] = self._new(service)
+            routes = self._new(service)
+        elif routes is routed:
+            return
+        elif not isinstance(routes, HostRoutes):
+            alone, routes = routes, HostRoutes()
+            routes.set("", alone)
         routes.set(service.path, routed)
+        self._hosts[service.host] = routes.root or routes
 
     def unpublish(self, service: PublicService) -> None:
         """It is not any more; of one that is shared, the last."""
@@ -123,7 +130,9 @@ class Routes:
                 del self._tls[service.host]
             return
         routes = self._hosts.get(service.host)
-        if routes is None:
+        if routes is routed:
+            del self._hosts[service.host]
+        if not isinstance(routes, HostRoutes):
             return
         away = AwayService(service.name, service.host, self._wall() + PATH_KEPT)
         routes.remove(service.path, routed, away)
@@ -133,11 +142,11 @@ class Routes:
     def lookup(self, host: str, path: bytes) -> IPublicService | None:
         """As :meth:`IRoutes.lookup`."""
         routes = self._hosts.get(host)
-        if routes is not None:
-            service = routes.root or routes.find(path, self._wall())
-            if service is not None:
-                return service
-        return self._reserved(host, root=routes is not None)
+        if routes is None:
+            return self._reserved(host)
+        if not isinstance(routes, HostRoutes):
+            return routes
+        return routes.find(path, self._wall()) or self._reserved(host, root=True)
 
     def lookup_tls(self, host: str) -> IPublicService | None:
         """As :meth:`IRoutes.lookup_tls`."""
