@@ -125,7 +125,7 @@ class Forwarder:
             elif name in _REQUEST_SPECIAL:
                 if name == b"expect" and head.expect_continue:
                     fields.append((b"expect", b"100-continue"))
-                elif name == b"trailer" and head.framing is CHUNKED:
+                elif name == b"trailer" and head.framing == CHUNKED:
                     fields.append(each)
                 elif name in CLAIMS and self._trusted:
                     claims.setdefault(name, []).append(each[1])
@@ -245,9 +245,9 @@ def response_fields(head: ResponseHead, host: str) -> Fields:
             if name == b"set-cookie":
                 fields.append((name, narrow_cookie(each[1], host)))
             elif name == b"content-length":
-                if head.framing is NO_BODY and head.status >= 200 and head.status != 204:
+                if head.framing == NO_BODY and head.status >= 200 and head.status != 204:
                     fields.append(each)
-            elif name == b"trailer" and head.framing is CHUNKED and name not in named:
+            elif name == b"trailer" and head.framing == CHUNKED and name not in named:
                 fields.append(each)
         elif name not in named:
             fields.append(each)

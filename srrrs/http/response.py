@@ -137,7 +137,7 @@ class ResponseReader(MessageReader[ResponseHead]):
                 # Whether a body follows is known to the service alone.
                 head.keep_alive = False
             head.framing = NO_BODY
-        elif framing is NO_BODY:
+        elif framing == NO_BODY:
             head.framing = UNTIL_CLOSE
             head.keep_alive = False
         self._begin_body(head.framing)

@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from srrrs.http.head import (
-    CHUNKED,
-    NO_BODY,
-    UNTIL_CLOSE,
-    Framing,
-    Kind,
-    RequestHead,
-    ResponseHead,
-)
+from srrrs.http.head import CHUNKED, UNTIL_CLOSE, Framing, Kind, RequestHead, ResponseHead
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 """The end of a chunked body without trailers."""
@@ -95,16 +87,18 @@ def encode_last_chunk(trailers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
     return _head([b"0", *map(b": ".join, trailers)])
 
 
+# An enum's members are slow to look up.
+_LENGTH: Final = Kind.LENGTH
+_CHUNKED: Final = Kind.CHUNKED
 _TE: Final = (b"te", b"trailers")
 
 
 def _add_framing(lines: list[bytes], framing: Framing) -> None:
-    if framing is CHUNKED:
+    kind, length = framing
+    if kind is _LENGTH:
+        lines.append(b"content-length: %d" % length)
+    elif kind is _CHUNKED:
         lines.append(b"transfer-encoding: chunked")
-    elif framing.kind is Kind.LENGTH:
-        lines.append(b"content-length: %d" % framing.length)
-    elif framing is not NO_BODY and framing is not UNTIL_CLOSE:
-        raise ValueError(f"no framing: {framing}")
 
 
 def _head(lines: list[bytes]) -> bytes:
