@@ -51,10 +51,11 @@ def installed(tmp_path: Path) -> Path:
     targets.mkdir(parents=True)
     for target in system.glob("*.target"):
         shutil.copy(target, targets)
-    program = tmp_path / "usr" / "local" / "bin" / "srrrs-tunnel"
-    program.parent.mkdir(parents=True)
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
+    for path in ("usr/local/bin/srrrs-tunnel", "bin/kill"):
+        program = tmp_path / path
+        program.parent.mkdir(parents=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
     return tmp_path
 
 
