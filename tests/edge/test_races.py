@@ -104,3 +104,30 @@ def test_a_visitor_that_half_closes_within_its_request_while_it_waits() -> None:
     assert all(b"0\r\n\r\n" not in channel.sent for channel in lab.service.channels)
     assert all(channel.resets for channel in lab.service.channels)
     lab.assert_nothing_left()
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "half-closed"])
+def test_a_slow_reader_that_pipelines(closed: bool) -> None:
+    """What it asked next came in time, and waits for it to take the first answer: it is neither too
+    slow a head, nor lost by a half-close."""
+    lab = Lab()
+    visitor = lab.connect()
+    visitor.receive(get("/1") + get("/2"))
+    lab.settle()
+    body = bytes(200_000)
+    lab.channel.receive(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    lab.settle()
+    if closed:
+        visitor.peer_half_close()
+    lab.clock.pump([1] * 30)
+    assert b"/2" not in lab.channel.sent
+    lab.settle(visitor)
+    lab.settle(visitor)
+    assert b"GET /2 " in lab.channel.sent
+    lab.channel.receive(OK)
+    lab.settle(visitor)
+    assert visitor.sent.endswith(b"answer")
+    assert b" 408 " not in visitor.sent
+    visitor.peer_half_close()
+    lab.settle(visitor)
+    lab.assert_nothing_left()

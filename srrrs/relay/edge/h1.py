@@ -110,7 +110,7 @@ class HttpVisitor(Closing):
             # What is not all there cannot be answered.
             self._abort()
         elif self._exchange is None:
-            self._end()
+            self._pump()
         else:
             # It waits for an answer, or has gone: who can tell?
             self._site.idle.add(self)
@@ -240,13 +240,14 @@ class HttpVisitor(Closing):
                 unread = reader.pending > PIPELINED
         else:
             unread = self._write_paused
-            if self._read_closed:
+            if self._read_closed and not (unread and reader.pending):
                 self._end()
                 return
             site = self._site
             if self._reading:
                 pass  # The rest of a request, which is dropped: see `finish`.
-            elif not reader.begun:
+            elif unread or not reader.begun:
+                # What waits here for the visitor to take an answer does not come too slowly.
                 site.idle.add(self)
             elif self not in site.heads:
                 site.heads.add(self)
