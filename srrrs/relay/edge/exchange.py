@@ -32,6 +32,7 @@ from srrrs.http.writing import encode_chunk, encode_last_chunk, encode_request
 from srrrs.protocol.errors import Overloaded
 from srrrs.relay.edge import control
 from srrrs.relay.edge.context import VisitorContext
+from srrrs.relay.edge.gatekeeper import is_new_policy
 from srrrs.relay.edge.interfaces import (
     IExchange,
     IPublicService,
@@ -302,6 +303,12 @@ class Exchange:
     def _waited(self, service: Any) -> None:
         if isinstance(service, Failure):
             self._page(AWAY)
+            return
+        assert self._asked is not None
+        before, self._asked = self._asked.gatekeeper, service
+        if is_new_policy(before, service.gatekeeper):
+            # The agent that came back asks for something else than the one that left.
+            self._check(service)
         else:
             self._open(service, waited=True)
 

@@ -114,6 +114,10 @@ class Gatekeeper:
         self._response_dropped = frozenset(dropped)
         self._host = None if policy.host is None else policy.host.encode()
 
+    def is_like(self, other: Gatekeeper | None) -> bool:
+        """Whether another holds visitors to the same."""
+        return other is not None and other._policy == self._policy
+
     # --- who may come -------------------------------------------------------------------
 
     def check_request(
@@ -227,6 +231,11 @@ class Gatekeeper:
         if dropped:
             fields = [each for each in fields if each[0] not in dropped]
         return fields + self._response_added if self._response_added else fields
+
+
+def is_new_policy(before: Gatekeeper | None, now: Gatekeeper | None) -> bool:
+    """Whether whom one gatekeeper let in (``None``: nobody looked) has to be looked at again."""
+    return now is not None and now is not before and not now.is_like(before)
 
 
 def _plan(edits: Iterable[Edit]) -> tuple[set[bytes], FieldList]:

@@ -9,6 +9,7 @@ from srrrs.net.splice import Splice
 from srrrs.protocol.errors import Overloaded
 from srrrs.relay.edge import logged
 from srrrs.relay.edge.accesslog import ConnectionEntry
+from srrrs.relay.edge.gatekeeper import Gatekeeper, is_new_policy
 from srrrs.relay.edge.interfaces import IPublicService, ServiceAway, ServiceParked
 from srrrs.relay.edge.logged import LoggedSplice
 from srrrs.relay.edge.site import ConnectionInfo, Site
@@ -32,6 +33,7 @@ class PassThrough:
         self._info = info
         self._service: IPublicService | None = None
         self._entry: ConnectionEntry | None = None
+        self._keeper: Gatekeeper | None = None
 
     def open(self, service: IPublicService) -> Splice | bytes | Deferred[IPublicService]:
         """The protocol that the connection goes on with, or last words to it, or what to wait for
@@ -39,7 +41,7 @@ class PassThrough:
         info = self._info
         if self._site.access_log is not None:
             self._entry = logged.entry_for(service, "tls", info.peer, info.id, info.sni or "")
-        keeper = service.gatekeeper
+        self._keeper = keeper = service.gatekeeper
         if keeper is not None and not keeper.check_connection(info.peer):
             return self._refuse(logged.DENIED, alert(_DENIED))
         try:
@@ -50,6 +52,13 @@ class PassThrough:
     def open_late(self, service: IPublicService | None) -> Splice | bytes:
         """The same after a wait, which is not repeated. ``None``: it was in vain."""
         if service is not None:
+            keeper = service.gatekeeper
+            if (
+                keeper is not None
+                and is_new_policy(self._keeper, keeper)
+                and not keeper.check_connection(self._info.peer)
+            ):
+                return self._refuse(logged.DENIED, alert(_DENIED))
             try:
                 return self._open(service)
             except ServiceParked:

@@ -18,6 +18,7 @@ from srrrs.net.splice import Splice
 from srrrs.protocol.errors import Overloaded
 from srrrs.relay.edge import logged
 from srrrs.relay.edge.accesslog import AccessLog, ConnectionEntry
+from srrrs.relay.edge.gatekeeper import is_new_policy
 from srrrs.relay.edge.interfaces import IPublicService, ServiceAway, ServiceParked
 from srrrs.relay.edge.logged import LoggedSplice
 from srrrs.relay.edge.site import connection_id
@@ -161,6 +162,15 @@ class _Held(Protocol):
 
     def _served(self, service: IPublicService) -> None:
         self._wait = None
+        keeper = service.gatekeeper
+        if (
+            keeper is not None
+            and is_new_policy(self._factory.service.gatekeeper, keeper)
+            and not keeper.check_connection(self._visitor)
+        ):
+            self._tell(logged.DENIED)
+            self.transport.abortConnection()  # type: ignore[union-attr]
+            return
         try:
             channel = service.open(self._visitor, "" if self._entry is None else self._entry.id)
         except (ServiceAway, ServiceParked, Overloaded):
