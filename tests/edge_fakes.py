@@ -132,6 +132,7 @@ class FakeService:
 
     token_name = "token"
     host = "site.example"
+    leaving = False
 
     def __init__(self, clock: Clock, problem: Exception | None = None) -> None:
         self.name = "site"

@@ -38,6 +38,7 @@ class Gate:
     :param budget: the process's; each tunnel draws on it through one of its own.
     :param tunnel_budget: bytes of each tunnel's.
     :param grace: the most seconds for which a session is kept after a carrier's end.
+    :param drained: called when a tunnel is about to end.
     :ivar tally: what has happened to the tunnels, counted.
     """
 
@@ -56,8 +57,10 @@ class Gate:
         budget: Budget,
         tunnel_budget: int,
         grace: float,
+        drained: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock = clock
+        self._drained = drained
         self._wall = wall
         self._tokens = tokens
         self._tunnels = tunnels
@@ -193,6 +196,7 @@ class Gate:
             self._registrar.agent_back(agent)
         elif word is Word.DRAINING:
             self._tunnels.drain(agent)
+            self._drained()
         else:
             self._sessions.forget(agent)
             self._tunnels.remove(agent)

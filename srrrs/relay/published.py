@@ -80,6 +80,10 @@ class PublicService:
         return self.agent.live
 
     @property
+    def leaving(self) -> bool:
+        return self.agent.draining
+
+    @property
     def parked(self) -> bool:
         """Whether its agent is not there at the moment, but may be in another."""
         # Of a tunnel that drains the agent may have another in a moment.
@@ -146,6 +150,10 @@ class SharedService:
         return self._gatekeeper
 
     @property
+    def leaving(self) -> bool:
+        return all(member.leaving for member in self._members)
+
+    @property
     def outstanding(self) -> int:
         return sum(member.outstanding for member in self._members)
 
@@ -206,6 +214,7 @@ class AwayService:
 
     token_name = ""
     gatekeeper = None
+    leaving = False
     outstanding = 0
 
     def __init__(self, name: str, host: str | None, until: float = float("inf")) -> None:

@@ -209,6 +209,7 @@ class Relay(Service):
             Budget(limits.buffer_bytes),
             limits.tunnel_buffer_bytes,
             config.session_grace,
+            self._site.let_go,
         )
         self._site.routes = self.registrar
         self._loop(self._check_tokens, CHECK_EVERY)
@@ -319,6 +320,7 @@ class Relay(Service):
 
     async def _drain(self) -> None:
         self.registrar.drain()
+        self._site.drain()
         self.gate.drain("the relay is stopping", self.config.drain_to)
         limit, streams = self.config.drain, self.tunnels.streams
         if not limit or not (streams or self._accept.visiting):

@@ -27,6 +27,7 @@ class Site:
     host = "site.example"
     gatekeeper: Any = None
     outstanding = 0
+    leaving = False
     shared: Any = None
 
     def __init__(self, limits: Limits | None = None) -> None:

@@ -620,6 +620,53 @@ def test_a_visitor_that_half_closes_gets_its_answer() -> None:
     lab.assert_nothing_left()
 
 
+def test_what_happens_before_the_end_of_the_relay() -> None:
+    """Idle connections close at once, others with their answers, which say so."""
+    lab = Lab()
+    idle, busy = lab.connect(), lab.connect()
+    idle.receive(get())
+    lab.settle(idle)
+    lab.channel.receive(OK)
+    lab.settle(idle)
+    busy.receive(get())
+    lab.settle(busy)
+    lab.site.drain()
+    lab.settle(idle, busy)
+    assert not idle.connected
+    assert busy.connected
+    lab.channel.receive(OK)
+    lab.settle(busy)
+    assert split(busy.sent)[1]["connection"] == "close"
+    assert not busy.connected
+    lab.clock.advance(61)
+    lab.assert_nothing_left()
+
+
+def test_connections_by_a_tunnel_that_is_about_to_end_are_not_kept() -> None:
+    """Neither those that wait already, nor what a request leaves behind."""
+    lab = Lab()
+    idle, busy = lab.connect(), lab.connect()
+    idle.receive(get())
+    busy.receive(get())
+    lab.settle(idle, busy)
+    first, second = lab.service.channels
+    first.receive(OK)
+    lab.settle(idle)
+    assert not first.write_closed
+    lab.service.leaving = True
+    lab.site.let_go()
+    lab.settle()
+    assert first.write_closed
+    assert idle.connected
+    second.receive(OK)
+    lab.settle(busy)
+    assert second.write_closed
+    idle.peer_reset()
+    busy.peer_reset()
+    lab.clock.advance(61)
+    lab.assert_nothing_left()
+
+
 def test_an_upgrade() -> None:
     """With the 101 the two ends are joined, with what came before it on either side."""
     lab = Lab()

@@ -54,7 +54,9 @@ class Download:
         parts = urlsplit(endpoint)
         assert parts.port is not None
         self._visitor = socket.create_connection(("127.0.0.1", parts.port), timeout=DEADLINE)
-        self._visitor.sendall(f"GET / HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+        self._visitor.sendall(
+            f"GET / HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode()
+        )
         self._thread.start()
         until(lambda: len(self.body) > SIZE // 2, "the first half")
 

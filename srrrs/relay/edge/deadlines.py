@@ -46,6 +46,10 @@ class Deadlines(Generic[T]):
         """It waits no more; nothing if it did not."""
         self._waiting.pop(who, None)
 
+    def all(self) -> list[T]:
+        """Who waits now."""
+        return list(self._waiting)
+
     def stop(self) -> None:
         """Nobody waits any more."""
         self._waiting.clear()

@@ -150,6 +150,11 @@ class HttpVisitor(Closing):
         else:
             self._abort()
 
+    def end_if_idle(self) -> None:
+        """No more requests are taken; one that is under way is answered."""
+        if self._exchange is None and not self._reading:
+            self._end()
+
     # --- producer, for the visitor's transport ------------------------------------------
 
     def pauseProducing(self) -> None:
@@ -276,6 +281,7 @@ class HttpVisitor(Closing):
             keep = keep and not unsent and request.framing.length <= DRAINED
         elif self._read_closed and not self._reader.pending:  # type: ignore[union-attr]
             keep = False
+        keep = keep and not self._site.draining
         self._keep = keep
         self._responding = True
         self._chunked = framing.kind is Kind.CHUNKED

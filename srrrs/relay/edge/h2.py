@@ -160,6 +160,10 @@ class Http2Visitor(Protocol):
         """Nothing was asked in time."""
         self._close(ErrorCodes.NO_ERROR)
 
+    def end_if_idle(self) -> None:
+        """Take no more requests where none is under way."""
+        self.idle_too_long()
+
     def idle_too_long(self) -> None:
         """Nothing was asked for long."""
         self._close(ErrorCodes.NO_ERROR)

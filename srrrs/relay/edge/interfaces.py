@@ -40,6 +40,7 @@ class IPublicService(Interface):
     host: str | None = Attribute("The public host that it was asked for by; ``None``: a port.")
     gatekeeper: Gatekeeper | None = Attribute("Holds visitors to its policy; ``None``: all may in.")
     outstanding: int = Attribute("Requests under way to it.")
+    leaving: bool = Attribute("Whether its tunnel is about to end, with the requests by it.")
 
     def available() -> bool:
         """Whether its agent is connected."""

@@ -370,10 +370,11 @@ class OriginPool:
 
     def keep(self, origin: OriginConnection) -> None:
         """Keep it for the next request, or close it where it cannot serve one."""
-        if not origin.reusable or origin.service in self._kept:
+        service = origin.service
+        if not origin.reusable or service.leaving or service in self._kept:
             origin.close()
             return
-        self._kept[origin.service] = origin
+        self._kept[service] = origin
         origin.kept_by = self
         self._idle.add(origin)
 

@@ -92,6 +92,7 @@ class Site:
     :ivar access_log: told of each request; ``None``: there is none.
     :ivar pages: makes the relay's own answers.
     :ivar front: what is answered before a request is routed; ``None``: nothing.
+    :ivar draining: whether connections are to end.
     :ivar idle_origins: connections to services that wait for another request.
     :ivar lingering: such that were closed here, and not yet there.
     :ivar heads: visitors of whom a head, or the rest of a refused body, is due.
@@ -114,6 +115,7 @@ class Site:
         self.access_log = access_log
         self.pages = Pages() if pages is None else pages
         self.front = front
+        self.draining = False
         self.request_limits = HeadLimits(limits.head_bytes, limits.head_fields, limits.target_bytes)
         self.response_limits = RESPONSE_LIMITS
         self.idle_origins: Deadlines[OriginConnection] = Deadlines(
@@ -147,6 +149,18 @@ class Site:
             # Its TLS is for its backend to end.
             return True
         return self.same_certificate is not None and not self.same_certificate(info.sni, host)
+
+    def let_go(self) -> None:
+        """Close what waits for another request by a tunnel that is about to end."""
+        for origin in self.idle_origins.all():
+            if origin.service.leaving:
+                origin.close()
+
+    def drain(self) -> None:
+        """From now on connections end with the request that they are about; idle ones at once."""
+        self.draining = True
+        for visitor in self.idle.all():
+            visitor.end_if_idle()
 
     def stop(self) -> None:
         """No time is kept any more."""
