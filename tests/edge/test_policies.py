@@ -63,7 +63,7 @@ def test_the_policy_of_the_agent_that_came_back(before: Any, after: Any, status:
     if other.channels:
         other.channels[0].receive(OK)
         lab.settle(visitor)
-    assert split(visitor.sent)[0] == status
+    assert split(bytes(visitor.sent))[0] == status
     (entry,) = lab.log.requests
     assert entry.status == status
     visitor.peer_reset()
