@@ -85,14 +85,23 @@ class VisitorContext:
             )
         )
 
-    def log_refusal(self, status: int, sent: int, closed: str) -> None:
+    def log_refusal(
+        self, status: int, sent: int, closed: str, version: tuple[int, int] = (1, 1)
+    ) -> None:
         """The same of what was no request."""
         log = self.site.access_log
         if log is not None:
             own = self.next_id().decode()
             visitor = self.text or "-"
             log.request(
-                RequestEntry(id=own, visitor=visitor, status=status, sent=sent, closed=closed)
+                RequestEntry(
+                    id=own,
+                    visitor=visitor,
+                    version=version,
+                    status=status,
+                    sent=sent,
+                    closed=closed,
+                )
             )
 
     def close(self) -> None:

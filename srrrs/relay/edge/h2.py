@@ -230,12 +230,15 @@ class Http2Visitor(Protocol):
         try:
             head = request_head(event.headers, event.stream_ended is not None, site.request_limits)
         except BadRequest as bad:
-            stream.refuse(site.pages.page(bad.status, "Bad request", bad.text))
+            answer = site.pages.page(bad.status, "Bad request", bad.text)
+            self._context.log_refusal(bad.status, len(answer.body), bad.text, (2, 0))
+            stream.refuse(answer)
             return
         if site.is_misdirected(self._info, head.host):
             # A connection that was opened for another host, whose certificate is not this one's
             # (RFC 9110, 15.5.20): asked again by a connection of its own, it is served.
             answer = site.pages.page(421, "Wrong connection", "Ask by another connection.")
+            self._context.log_refusal(421, len(answer.body), "another host's connection", (2, 0))
             stream.refuse(answer, head.method != b"HEAD")
             return
         stream.begin(self._context, head)

@@ -37,6 +37,7 @@ from srrrs.net.splice import Splice
 from srrrs.net.tlsrecords import tls_factory
 from srrrs.protocol.handshake import PATH
 from srrrs.relay.edge import control
+from srrrs.relay.edge.context import VisitorContext
 from srrrs.relay.edge.doorstep import LINGER, Doorstep
 from srrrs.relay.edge.h1 import HttpVisitor
 from srrrs.relay.edge.h2 import Http2Visitor
@@ -366,7 +367,9 @@ class EdgeConnection(Doorstep):
         self._hand_over(carrier)
 
     def _page(self, status: int, title: str, text: str, *headers: tuple[str, str]) -> None:
-        self._end(self._site.pages.page(status, title, text, *headers).encode())
+        answer = self._site.pages.page(status, title, text, *headers)
+        VisitorContext(self._site, self.info).log_refusal(status, len(answer.body), text)
+        self._end(answer.encode())
 
     def _too_slow(self) -> None:
         if self._reader is not None and self._reader.begun:
