@@ -7,18 +7,18 @@ happens to it when is in :mod:`srrrs.protocol.lifecycle`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from zope.interface import Interface, implementer
+from zope.interface import classImplements
 
 from srrrs.net.acks import Acknowledger
 from srrrs.net.address import visitor_address, visitor_text
 from srrrs.net.carrier import ICarrier, ICarrierHandler
 from srrrs.net.channel import Channel
+from srrrs.net.handler import ITunnelHandler, TunnelLost
 from srrrs.net.heartbeat import Heartbeat
 from srrrs.net.output import Output
 from srrrs.protocol.errors import FINAL, CloseCode, ProtocolError, ResetCode, TunnelGone
@@ -29,6 +29,8 @@ from srrrs.protocol.mux import Limits, Multiplexer, Role
 from srrrs.protocol.session import REPLAY, Session
 from srrrs.protocol.stream import Stream
 
+__all__ = ["PROBE_MIN", "PROBE_ROUND_TRIPS", "ITunnelHandler", "Tunnel", "TunnelLost"]
+
 PROBE_MIN: Final = 1.0
 """Seconds that a carrier in doubt has at least to be heard."""
 PROBE_ROUND_TRIPS: Final = 4
@@ -37,37 +39,6 @@ SMOOTHING: Final = 1 / 8
 """Weight of a new round-trip sample (RFC 6298, 2.3)."""
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelLost:
-    """How a tunnel, or one of its carriers, ended: a close code where one was given, and a line
-    for people."""
-
-    code: int | None
-    reason: str
-    expired: bool = False
-    """Whether the session was parked, and given up."""
-
-
-class ITunnelHandler(Interface):
-    """Whom a tunnel tells: the relay's or the agent's side of it."""
-
-    def stream_opened(channel: Channel, service_id: int) -> None:
-        """The peer opened a stream (agent only): attach a protocol, or reset it."""
-
-    def control_received(frame: ControlFrame) -> None:
-        """A service frame or GOAWAY."""
-
-    def tunnel_parked(lost: TunnelLost) -> None:
-        """The carrier broke; the session waits for another."""
-
-    def tunnel_resumed(replayed: int) -> None:
-        """The session goes on, on another carrier; ``replayed`` bytes are sent again."""
-
-    def tunnel_lost(lost: TunnelLost) -> None:
-        """The end, once."""
-
-
-@implementer(ICarrierHandler)
 class Tunnel:
     """One end of a tunnel.
 
@@ -77,7 +48,7 @@ class Tunnel:
     :ivar grace: seconds for which the session is kept after a carrier's end.
     """
 
-    _log = Logger()
+    _log: ClassVar = Logger()
 
     def __init__(
         self,
@@ -226,13 +197,14 @@ class Tunnel:
             return
         if end is None:
             end = len(data)
+        now: float = carrier.heard_at
         try:
-            self.mux.receive(data, start, end, carrier.heard_at)
+            self.mux.receive(data, start, end, now)
         except ProtocolError as error:
             self._fail(error)
             return
         if carrier is self._carrier:
-            self._acks.parsed(end - start, carrier.heard_at)
+            self._acks.parsed(end - start, now)
 
     def ack_received(self, count: int) -> None:
         carrier = self._carrier
@@ -388,6 +360,8 @@ class Tunnel:
         for waiter in waiters:
             waiter.callback(None)
 
+
+classImplements(Tunnel, ICarrierHandler)
 
 _ACTIONS: Final[dict[Action, Callable[[Tunnel, Any], None]]] = {
     Action.START: Tunnel._do_start,
