@@ -21,6 +21,7 @@ COMPILED = [
     "srrrs/net/splice.py",
     "srrrs/net/tunnel.py",
     "srrrs/net/websocket/binary.py",
+    "srrrs/net/websocket/messages.py",
     "srrrs/protocol/backlog.py",
     "srrrs/protocol/errors.py",
     "srrrs/protocol/flow.py",

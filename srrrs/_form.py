@@ -17,16 +17,6 @@ from importlib.machinery import (
 )
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mypy_extensions import mypyc_attr
-else:
-
-    def mypyc_attr(**_):
-        """What mypyc reads while it compiles means nothing to Python."""
-        return lambda cls: cls
-
 
 
 class SourceFinder:

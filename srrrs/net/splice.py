@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from mypy_extensions import mypyc_attr
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -20,7 +21,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
-from srrrs._form import mypyc_attr
 from srrrs.net.channel import LINGER
 from srrrs.protocol.errors import ResetCode
 
@@ -45,7 +45,6 @@ class Splice:
     _log: ClassVar = Logger()
 
     __slots__ = (
-        "__weakref__",
         "_can_half_close",
         "_clock",
         "_closing",
