@@ -23,6 +23,7 @@ from zope.interface import classImplements
 
 from srrrs.net.channel import LINGER
 from srrrs.protocol.errors import ResetCode
+from srrrs.protocol.stream import Stream
 
 if TYPE_CHECKING:
     from srrrs.net.channel import Channel
@@ -31,6 +32,8 @@ CLOSE_TIMEOUT: Final = 120.0
 """Seconds that a closed local connection has to take its last bytes before it is aborted."""
 
 
+# Declared a StreamHandler by its methods only: where mypyc compiles a class that has a Protocol as
+# its base, weak references to Python's subclasses of it go astray.
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Splice:
     """The protocol of the local connection, and the handler of the stream, both in one.
@@ -68,7 +71,7 @@ class Splice:
     )
 
     def __init__(self, channel: Channel) -> None:
-        stream = channel.stream
+        stream: Stream = channel.stream
         self._stream = stream
         self._clock = channel.clock
         self.transport: Any = None

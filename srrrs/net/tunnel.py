@@ -25,7 +25,7 @@ from srrrs.protocol.errors import FINAL, CloseCode, ProtocolError, ResetCode, Tu
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import ControlFrame
 from srrrs.protocol.lifecycle import TRANSITIONS, Action, Input, State
-from srrrs.protocol.mux import Limits, Multiplexer, Role
+from srrrs.protocol.mux import Limits, Multiplexer, MuxHandler, Role
 from srrrs.protocol.session import REPLAY, Session
 from srrrs.protocol.stream import Stream
 
@@ -39,7 +39,7 @@ SMOOTHING: Final = 1 / 8
 """Weight of a new round-trip sample (RFC 6298, 2.3)."""
 
 
-class Tunnel:
+class Tunnel(MuxHandler):
     """One end of a tunnel.
 
     :param clock: the reactor, for the turn's flush, heartbeats and deadlines.

@@ -27,8 +27,6 @@ LIMITS = Limits(window=BASE_WINDOW, stream_queue=QUEUE)
 class Watched(Splice):
     """One that can be referred to weakly, as those of compiled classes cannot."""
 
-    __slots__ = ("__weakref__",)
-
 
 class Rig:
     """A visitor's connection spliced to a stream, whose other end a recorder has."""

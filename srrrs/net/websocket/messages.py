@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Any, Final
 
-from srrrs.net.websocket.binary import FrameReader, binary_frame
+from srrrs.net.websocket.binary import FrameReader, FrameSink, binary_frame
 from srrrs.protocol.errors import ProtocolError
 from srrrs.protocol.session import FIRST_OPTIONAL_KIND, Kind
 
@@ -23,7 +23,7 @@ _SESSION_KIND: Final = bytes((Kind.SESSION,))
 _ACK_KIND: Final = bytes((Kind.ACK,))
 
 
-class Messages:
+class Messages(FrameSink):
     """Both directions of one carrier.
 
     :param carrier: a ``CarrierBase``: its ``state`` is looked at, ``heard_at`` kept, and
