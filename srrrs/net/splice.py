@@ -23,7 +23,6 @@ from zope.interface import classImplements
 
 from srrrs.net.channel import LINGER
 from srrrs.protocol.errors import ResetCode
-from srrrs.protocol.stream import Stream
 
 if TYPE_CHECKING:
     from srrrs.net.channel import Channel
@@ -71,7 +70,7 @@ class Splice:
     )
 
     def __init__(self, channel: Channel) -> None:
-        stream: Stream = channel.stream
+        stream = channel.stream
         self._stream = stream
         self._clock = channel.clock
         self.transport: Any = None
