@@ -10,6 +10,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error, tcp, unix
+from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -56,6 +57,14 @@ class AcceptingPort(tcp.Port):
         super().stopReading()
 
     def doRead(self) -> None:
+        reactor = self.reactor
+        reactor.beginning = streams = []
+        try:
+            self._accept_some()
+        finally:
+            reactor.begin_together(streams)
+
+    def _accept_some(self) -> None:
         for _ in range(min(ACCEPT_BATCH, self.numberAccepts)):
             if not self._accepting or self._pause is not None:
                 return
@@ -77,13 +86,21 @@ class AcceptingPort(tcp.Port):
                 log.failure("Unhandled error while accepting on {port!r}", port=self)
 
     def _serve(self, skt: socket.socket, addr: Any) -> None:
+        where: Any
         if len(addr) == 4 and addr[3]:
             # A scoped IPv6 address: name its interface.
             flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
             addr = (socket.getnameinfo(addr, flags)[0], *addr[1:])
         assert self.factory is not None
         try:
-            protocol = self.factory.buildProtocol(self._buildAddr(addr))
+            if len(addr) == 2:
+                # As IPv4Address("TCP", *addr), which checks the first for each.
+                where = object.__new__(IPv4Address)
+                where.type = "TCP"
+                where.host, where.port = addr
+            else:
+                where = self._buildAddr(addr)
+            protocol = self.factory.buildProtocol(where)
         except BaseException:
             skt.close()
             raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
@@ -32,11 +33,14 @@ class LoopReactor(SoonReactor):
 
     :ivar loop: the event loop.
     :ivar streams: the connections that the loop has.
+    :ivar beginning: collects those that are attached to the loop in one go.
     """
 
     def __init__(self, eventloop: asyncio.AbstractEventLoop | None = None) -> None:
         self.loop = uvloop.new_event_loop() if eventloop is None else eventloop
         self.streams: set[RawStream] = set()
+        self.beginning: list[RawStream] | None = None
+        self._dials: list[Callable[[], object]] = []
         # The stack of log contexts of the thread that the reactor runs in.
         self.contexts = context.theContextTracker.currentContext().contexts
         super().__init__(self.loop)
@@ -96,6 +100,34 @@ class LoopReactor(SoonReactor):
     def polls(self, descriptor: Any) -> bool:
         """Whether a descriptor that is not the loop's is watched for reading."""
         return descriptor in self._readers
+
+    # -- many connections in one turn -----------------------------------------------------------
+
+    def begin_together(self, streams: list[RawStream]) -> None:
+        """Have connections begin that were collected in `beginning`."""
+        self.beginning = None
+        if streams:
+            self.loop.call_soon(self._begin_all, streams)
+
+    def _begin_all(self, streams: list[RawStream]) -> None:
+        for stream in streams:
+            if not stream._reading:
+                stream._begin()
+
+    def dial(self, connect: Callable[[], object]) -> None:
+        """Have a connection made in the next turn; ``connect`` must not raise."""
+        if not self._dials:
+            self.loop.call_soon(self._dial_all)
+        self._dials.append(connect)
+
+    def _dial_all(self) -> None:
+        dials, self._dials = self._dials, []
+        self.beginning = streams = []
+        try:
+            for connect in dials:
+                connect()
+        finally:
+            self.begin_together(streams)
 
     # -- IReactorTCP ----------------------------------------------------------------------------
 

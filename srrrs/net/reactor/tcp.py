@@ -70,11 +70,9 @@ class TCPServer(TCPTransport, tcp.Server):
         sessionno: int,
         reactor: LoopReactor,
     ) -> None:
-        # tcp.Server's in fewer steps, but for the two texts below, which are rarely asked for.
+        # tcp.Server's in fewer steps, but for what is below, which is rarely asked for.
         self.reactor = reactor
-        sock.setblocking(False)
         self.socket = sock
-        self.fileno = sock.fileno
         if isinstance(protocol, TLSMemoryBIOProtocol):
             self.protocol = protocol
         else:
@@ -84,10 +82,13 @@ class TCPServer(TCPTransport, tcp.Server):
         self.server = server  # type: ignore[assignment]
         self.client = client
         self.sessionno = sessionno
-        self.hostname = client[0]
         self._attach()
         self._reading = True
         self.connected = 1
+
+    @property
+    def hostname(self) -> Any:  # type: ignore[override]
+        return self.client[0]
 
     @cached_property
     def logstr(self) -> str:  # type: ignore[override]
@@ -140,10 +141,9 @@ class TCPClient(TCPTransport, tcp.Client):
         self.reactor = reactor
         self._contexts = reactor.contexts
         self.socket = sock
-        self.fileno = sock.fileno
         self._protocol = None  # type: ignore[assignment]
         self.realAddress = self.addr
-        reactor.loop.call_soon(self._call, self.doConnect)
+        reactor.dial(self._dial)
 
     def _finishInit(
         self,
@@ -156,6 +156,7 @@ class TCPClient(TCPTransport, tcp.Client):
         self.connector.arm(self)
         if whenDone is not None:
             tcp.Connection.__init__(self, skt, None, reactor)  # type: ignore[arg-type]
+            del self.fileno
             reactor.loop.call_soon(self._call, whenDone)
         else:
             if skt is not None:
@@ -173,6 +174,9 @@ class TCPClient(TCPTransport, tcp.Client):
             self._setRealAddress(self.addr)
         except Exception:
             self.failIfNotConnected(Failure())
+
+    def _dial(self) -> None:
+        self._call(self.doConnect)
 
     def doConnect(self) -> None:
         if not hasattr(self, "connector"):
@@ -228,7 +232,7 @@ class TCPClient(TCPTransport, tcp.Client):
 
     def _collectSocketDetails(self) -> None:
         self.reactor.streams.discard(self)
-        tcp.Client._collectSocketDetails(self)
+        del self.socket
 
     def connectionLost(self, reason: Failure) -> None:
         if not self.connected:
