@@ -70,6 +70,7 @@ class EndpointBackend:
     :param endpoint: where the service listens.
     :param target: how to call it in the log.
     :param timeout: seconds that it has to take a connection.
+    :ivar failing: whether it did not take the last one.
     """
 
     _log = Logger()
@@ -86,7 +87,7 @@ class EndpointBackend:
         self._timeout = timeout
         # In the order in which they are tried; none: the endpoint connects.
         self._addresses = _addresses(endpoint, timeout)
-        self._failing = False
+        self.failing = False
         self.target: str | None = target
 
     def started(self) -> None:
@@ -114,8 +115,8 @@ class EndpointBackend:
         :param addresses: in the order in which they are to be tried the next time.
         """
         self._addresses = addresses
-        if self._failing:
-            self._failing = False
+        if self.failing:
+            self.failing = False
             self._log.info("the backend {target} answers again", target=self.target)
 
     def failed(self, failure: Failure, connection: _BackendConnection) -> None:
@@ -125,8 +126,8 @@ class EndpointBackend:
         code, reason = describe_failure(failure)
         connection.refuse(code, reason)
         # A backend that is down fails for each visitor: the change of state is what counts.
-        write = self._log.debug if self._failing else self._log.warn
-        self._failing = True
+        write = self._log.debug if self.failing else self._log.warn
+        self.failing = True
         write(
             "the backend {target} does not answer: {error}",
             target=self.target,
@@ -154,13 +155,16 @@ class _BackendConnection(Splice):
         self._tries = 0
         self.abandoned = False
         self.cancel: Callable[[], object] | None = None
-        super().__init__(channel)
+        Splice.__init__(self, channel)
 
-    def connectionMade(self) -> None:
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
         self.cancel = None
-        tries, addresses = self._tries, self._addresses
-        self._backend.connected((*addresses[tries:], *addresses[:tries]) if tries else addresses)
-        super().connectionMade()
+        tries, backend = self._tries, self._backend
+        if tries or backend.failing:
+            addresses = self._addresses
+            backend.connected((*addresses[tries:], *addresses[:tries]))
+        Splice.connectionMade(self)
 
     def dial(self, addresses: tuple[_Address, ...]) -> None:
         """Connect to the first address that takes the connection."""

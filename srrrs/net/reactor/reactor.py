@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import uvloop
@@ -21,7 +20,7 @@ from srrrs.net.reactor.listening import TCPPort, UNIXPort
 from srrrs.net.reactor.signals import ChildSignalHandling
 from srrrs.net.reactor.soon import SoonReactor
 from srrrs.net.reactor.stream import RawStream
-from srrrs.net.reactor.tcp import TCPConnector, TCPServer
+from srrrs.net.reactor.tcp import TCPClient, TCPConnector, TCPServer
 from srrrs.net.reactor.unix import UNIXConnector, UNIXServer
 
 
@@ -40,7 +39,7 @@ class LoopReactor(SoonReactor):
         self.loop = uvloop.new_event_loop() if eventloop is None else eventloop
         self.streams: set[RawStream] = set()
         self.beginning: list[RawStream] | None = None
-        self._dials: list[Callable[[], object]] = []
+        self._dials: list[TCPClient] = []
         # The stack of log contexts of the thread that the reactor runs in.
         self.contexts = context.theContextTracker.currentContext().contexts
         super().__init__(self.loop)
@@ -114,18 +113,18 @@ class LoopReactor(SoonReactor):
             if not stream._reading:
                 stream._begin()
 
-    def dial(self, connect: Callable[[], object]) -> None:
-        """Have a connection made in the next turn; ``connect`` must not raise."""
+    def dial(self, client: TCPClient) -> None:
+        """Have a client connect in the next turn."""
         if not self._dials:
             self.loop.call_soon(self._dial_all)
-        self._dials.append(connect)
+        self._dials.append(client)
 
     def _dial_all(self) -> None:
         dials, self._dials = self._dials, []
         self.beginning = streams = []
         try:
-            for connect in dials:
-                connect()
+            for client in dials:
+                client._call(client.doConnect)
         finally:
             self.begin_together(streams)
 

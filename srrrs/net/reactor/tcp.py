@@ -143,7 +143,7 @@ class TCPClient(TCPTransport, tcp.Client):
         self.socket = sock
         self._protocol = None  # type: ignore[assignment]
         self.realAddress = self.addr
-        reactor.dial(self._dial)
+        reactor.dial(self)
 
     def _finishInit(
         self,
@@ -174,9 +174,6 @@ class TCPClient(TCPTransport, tcp.Client):
             self._setRealAddress(self.addr)
         except Exception:
             self.failIfNotConnected(Failure())
-
-    def _dial(self) -> None:
-        self._call(self.doConnect)
 
     def doConnect(self) -> None:
         if not hasattr(self, "connector"):
@@ -226,7 +223,12 @@ class TCPClient(TCPTransport, tcp.Client):
             self.protocol = Protocol()
             self.loseConnection()
         else:
-            self.protocol = protocol
+            if isinstance(protocol, TLSMemoryBIOProtocol):
+                self.protocol = protocol
+            else:
+                self._protocol = protocol
+                # Before the loop's transport is there: a request has often come meanwhile.
+                self._send = self._send_early
             self._reading = True
             protocol.makeConnection(self)
 
