@@ -171,7 +171,11 @@ class _BackendConnection(Splice):
         self._addresses = addresses
         address = addresses[self._tries]
         try:
-            address.connect(*address.where, self, address.timeout)
+            if address.link is None:
+                address.connect(*address.where, self, address.timeout)
+            else:
+                link = address.link(*address.where, self, self.connect_failed, address.timeout)
+                self.cancel = link.disconnect
         except Exception:
             self._backend.failed(Failure(), self)
 
@@ -201,6 +205,10 @@ class _BackendConnection(Splice):
         return self
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self.connect_failed(reason)
+
+    def connect_failed(self, reason: Failure) -> None:
+        """An address did not take the connection."""
         self.cancel = None
         last = self._tries + 1 == len(self._addresses)
         # One that does not answer in time has had all the time there was.
@@ -221,11 +229,13 @@ class _Address:
 
     :param connect: ``reactor.connectTCP`` or ``connectUNIX``, and what it is called with.
     :param timeout: seconds.
+    :param link: `LoopReactor.connect_to`, where the reactor has it.
     """
 
     connect: Any
     where: tuple[Any, ...]
     timeout: float
+    link: Any = None
 
 
 def _addresses(endpoint: Any, timeout: float) -> tuple[_Address, ...]:
@@ -239,7 +249,9 @@ def _addresses(endpoint: Any, timeout: float) -> tuple[_Address, ...]:
         if type(endpoint) in (TCP4ClientEndpoint, TCP6ClientEndpoint):
             host, port = endpoint._host, endpoint._port
             if endpoint._bindAddress is None and (isIPAddress(host) or isIPv6Address(host)):
-                return (_Address(endpoint._reactor.connectTCP, (host, port), limit),)
+                reactor = endpoint._reactor
+                link = getattr(reactor, "connect_to", None)
+                return (_Address(reactor.connectTCP, (host, port), limit, link),)
         elif type(endpoint) is UNIXClientEndpoint and not endpoint._checkPID:
             return (_Address(endpoint._reactor.connectUNIX, (endpoint._path,), limit),)
     except AttributeError:

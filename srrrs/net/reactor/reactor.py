@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
 from twisted.internet import error
 from twisted.internet._signals import SignalHandling, _MultiSignalHandling
 from twisted.internet.base import ReactorBase
-from twisted.internet.interfaces import IConnector, IProtocolFactory
+from twisted.internet.interfaces import IConnector, IProtocol, IProtocolFactory
 from twisted.python import context
+from twisted.python.failure import Failure
 
+from srrrs.net.reactor.link import TCPLink
 from srrrs.net.reactor.listening import TCPPort, UNIXPort
 from srrrs.net.reactor.signals import ChildSignalHandling
 from srrrs.net.reactor.soon import SoonReactor
@@ -148,6 +151,21 @@ class LoopReactor(SoonReactor):
         c = TCPConnector(host, port, factory, timeout, bindAddress, self)
         c.connect()
         return c
+
+    def connect_to(
+        self,
+        host: str,
+        port: int,
+        protocol: IProtocol,
+        failed: Callable[[Failure], object],
+        timeout: float = 30.0,
+    ) -> TCPLink:
+        """Connect a protocol that is there already, in fewer steps than `connectTCP`.
+
+        :param failed: called with the failure where no connection comes about.
+        :param timeout: seconds.
+        """
+        return TCPLink(host, port, protocol, failed, timeout, self)
 
     # -- IReactorUNIX ---------------------------------------------------------------------------
 

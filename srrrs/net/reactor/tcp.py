@@ -24,6 +24,7 @@ from srrrs.net.reactor.sockets import stream_socket
 from srrrs.net.reactor.transport import StreamTransport
 
 if TYPE_CHECKING:
+    from srrrs.net.reactor.link import TCPLink
     from srrrs.net.reactor.reactor import LoopReactor
 
 log = Logger()
@@ -117,7 +118,7 @@ class TCPClient(TCPTransport, tcp.Client):
         host: str,
         port: int,
         bindAddress: Any,
-        connector: TCPConnector,
+        connector: TCPConnector | TCPLink,
         reactor: LoopReactor,
     ) -> None:
         family = None if bindAddress is not None else literal_family(host)
