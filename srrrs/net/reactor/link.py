@@ -54,7 +54,7 @@ class TCPLink:
         if transport is None:
             return
         if self.state == "connecting":
-            transport.failIfNotConnected(error.UserError())
+            transport.failIfNotConnected(error.UserError())  # type: ignore[no-untyped-call]
         else:
             transport.loseConnection()
 
@@ -87,6 +87,6 @@ class TCPLink:
     def _time_out(self, transport: TCPClient) -> None:
         self._timer = None
         try:
-            transport.failIfNotConnected(error.TimeoutError())
+            transport.failIfNotConnected(error.TimeoutError())  # type: ignore[no-untyped-call]
         except Exception:
             log.failure("Unhandled error after a connection timed out")

@@ -10,17 +10,18 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error, tcp, unix
-from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from srrrs.net.address import ipv4_address
 from srrrs.net.reactor.sockets import accept
 from srrrs.net.reactor.tcp import TCPServer
 from srrrs.net.reactor.unix import UNIXServer
 
 if TYPE_CHECKING:
     from srrrs.net.reactor.reactor import LoopReactor
+    from srrrs.net.reactor.stream import RawStream
 
 log = Logger()
 
@@ -58,7 +59,8 @@ class AcceptingPort(tcp.Port):
 
     def doRead(self) -> None:
         reactor = self.reactor
-        reactor.beginning = streams = []
+        streams: list[RawStream] = []
+        reactor.beginning = streams
         try:
             self._accept_some()
         finally:
@@ -86,21 +88,13 @@ class AcceptingPort(tcp.Port):
                 log.failure("Unhandled error while accepting on {port!r}", port=self)
 
     def _serve(self, skt: socket.socket, addr: Any) -> None:
-        where: Any
-        if len(addr) == 4 and addr[3]:
-            # A scoped IPv6 address: name its interface.
-            flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
-            addr = (socket.getnameinfo(addr, flags)[0], *addr[1:])
         assert self.factory is not None
         try:
-            if len(addr) == 2:
-                # As IPv4Address("TCP", *addr), which checks the first for each.
-                where = object.__new__(IPv4Address)
-                where.type = "TCP"
-                where.host, where.port = addr
-            else:
-                where = self._buildAddr(addr)
-            protocol = self.factory.buildProtocol(where)
+            if self.addressFamily == socket.AF_INET6 and addr[3]:
+                # A scoped address: name its interface.
+                flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+                addr = (socket.getnameinfo(addr, flags)[0], *addr[1:])
+            protocol = self.factory.buildProtocol(self._buildAddr(addr))
         except BaseException:
             skt.close()
             raise
@@ -151,6 +145,9 @@ class TCPPort(AcceptingPort):
     """A TCP port."""
 
     transport = TCPServer  # type: ignore[assignment]
+
+    def _buildAddr(self, addr: Any) -> Any:
+        return ipv4_address(*addr) if len(addr) == 2 else super()._buildAddr(addr)
 
 
 class UNIXPort(AcceptingPort, unix.Port):

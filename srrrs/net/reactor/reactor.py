@@ -124,7 +124,8 @@ class LoopReactor(SoonReactor):
 
     def _dial_all(self) -> None:
         dials, self._dials = self._dials, []
-        self.beginning = streams = []
+        streams: list[RawStream] = []
+        self.beginning = streams
         try:
             for client in dials:
                 client._call(client.doConnect)

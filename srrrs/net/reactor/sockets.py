@@ -22,7 +22,7 @@ class _StreamSocket(socket.socket):
     # What socket.socket's own __init__ and detach do besides.
     _io_refs = 0
     _closed = False
-    __init__ = _socket.socket.__init__  # type: ignore[assignment]
+    __init__ = _socket.socket.__init__
     detach = _socket.socket.detach
 
 
@@ -50,7 +50,7 @@ def stream_socket(family: socket.AddressFamily) -> socket.socket:
 
     :raises OSError: as `socket.socket` does.
     """
-    sock = _CLASSES[family](family, socket.SOCK_STREAM | _NONBLOCKING)
+    sock: socket.socket = _CLASSES[family](family, socket.SOCK_STREAM | _NONBLOCKING)
     if not _NONBLOCKING:
         sock.setblocking(False)
     return sock
@@ -68,16 +68,15 @@ def accept(listener: socket.socket, family: socket.AddressFamily) -> tuple[socke
     return sock, address
 
 
-def end_socket(sock: socket.socket, orderly: bool, closed: bool = False) -> None:
+def end_socket(sock: socket.socket, orderly: bool) -> None:
     """Say how a connection ends whose descriptor is closed next.
 
     :param orderly: send FIN; else closing resets the connection.
-    :param closed: FIN was sent, and the peer's received.
     """
     try:
         if not orderly:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        elif not closed:
+        else:
             sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
+from weakref import ref
 
 from twisted.internet import error
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
@@ -82,7 +83,8 @@ class RawStream(WritingStream):
         # The coroutine does its work up to its only await at once: a task would put that off by a
         # turn, and cost twice as much.  It never goes on: where it is closed there, it closes the
         # loop's transport, at once, which nothing else does.
-        attaching = loop.connect_accepted_socket(lambda: self, self.socket)  # type: ignore[type-var]
+        # A weak reference is what gives itself when it is called that costs least.
+        attaching = loop.connect_accepted_socket(ref(self), self.socket)  # type: ignore[type-var]
         self._attached = attaching.send(None)
         self._attaching = attaching
         reactor.streams.add(self)
@@ -217,13 +219,16 @@ class RawStream(WritingStream):
         del self.socket, self._protocol
         self._send = self._send_many = self._gathered = None
         self.reactor.streams.discard(self)
-        aborted = isinstance(reason.value, error.ConnectionAborted)
+        aborted = reason is not CONNECTION_DONE and isinstance(
+            reason.value, error.ConnectionAborted
+        )
         try:
             if producer is not None:
                 producer.stopProducing()
         finally:
             try:
-                end_socket(sock, not aborted, closed)
+                if aborted or not closed:
+                    end_socket(sock, not aborted)
                 if stream is not None:
                     self._detach()
                 elif self._attaching is None:

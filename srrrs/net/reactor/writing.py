@@ -253,7 +253,9 @@ class WritingStream(tcp.Connection):
     def loseWriteConnection(self) -> None:
         self._writeDisconnecting = True
         if not self._flush_due:
-            self.startWriting()
+            self._flush_due = True
+            if not self._blocked:
+                self.reactor.loop.call_soon(self._on_flush_due)
 
     def _closeWriteConnection(self) -> None:
         # tcp.Connection's, in fewer steps.

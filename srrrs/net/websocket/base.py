@@ -209,7 +209,8 @@ class CarrierBase(QuietProtocol):
         )
 
     def dataReceived(self, data: bytes) -> None:
-        if self._reader is None:
+        reader = self._reader
+        if reader is None:
             self.heard_at = self.clock.seconds()
             try:
                 self._dataReceived(data)  # type: ignore[attr-defined]
@@ -219,7 +220,8 @@ class CarrierBase(QuietProtocol):
                     raise
                 self.failHandshake("the head is no UTF-8")  # type: ignore[attr-defined]
                 return
-            if self._reader is None:
+            reader = self._reader
+            if reader is None:
                 return
             # The handshake ended just now: what Autobahn holds is ours.
             data, self.data = self.data, b""
