@@ -107,7 +107,6 @@ class CarrierBase(QuietProtocol):
         self._handler = handler
         self._reader = FrameReader(self, self._peer_masks)
         self._takes_buffers = getattr(self.transport, "takes_buffers", False)
-        self._receive_directly()
         self._cancel_handshake()
         self.handshake_over()
         if self._over:
@@ -127,10 +126,7 @@ class CarrierBase(QuietProtocol):
         frame = binary_frame(_SESSION_KIND, chunks, size, self._masked)
         if ack is not None:
             frame[0] = self._ack_frame(ack) + frame[0]
-        if len(frame) == 1 and (self._takes_buffers or not self._masked):
-            self.transport.write(frame[0])
-        else:
-            self._write(frame)
+        self._write(frame)
 
     def send_ack(self, count: int) -> None:
         if self.state == _OPEN:
@@ -187,17 +183,6 @@ class CarrierBase(QuietProtocol):
         else:
             self.transport.writeSequence(frame)
 
-    def _receive_directly(self) -> None:
-        """From now on what the transport brings is frames, and nothing else looks at it: not what
-        the handshake had to, nor what Twisted's endpoints put in front of a protocol."""
-        if self._over:
-            return
-        self.dataReceived = self._frames_received  # type: ignore[method-assign]
-        for name in ("protocol", "wrappedProtocol"):
-            first = getattr(self.transport, name, None)
-            if getattr(first, "_wrappedProtocol", None) is self:
-                first.dataReceived = self._frames_received  # type: ignore[union-attr]
-
     # --- from the transport -------------------------------------------------------------
 
     def connectionMade(self) -> None:
@@ -209,9 +194,9 @@ class CarrierBase(QuietProtocol):
         )
 
     def dataReceived(self, data: bytes) -> None:
+        self.heard_at = self.clock.seconds()
         reader = self._reader
         if reader is None:
-            self.heard_at = self.clock.seconds()
             try:
                 self._dataReceived(data)  # type: ignore[attr-defined]
             except UnicodeDecodeError:
@@ -220,17 +205,12 @@ class CarrierBase(QuietProtocol):
                     raise
                 self.failHandshake("the head is no UTF-8")  # type: ignore[attr-defined]
                 return
-            reader = self._reader
-            if reader is None:
+            if self._reader is None:
                 return
             # The handshake ended just now: what Autobahn holds is ours.
             data, self.data = self.data, b""
-        self._frames_received(data)
-
-    def _frames_received(self, data: bytes) -> None:
-        self.heard_at = self.clock.seconds()
-        reader = self._reader
-        if reader is None or self._broken:
+            reader = self._reader
+        if self._broken:
             return
         try:
             reader.feed(data)
@@ -278,7 +258,6 @@ class CarrierBase(QuietProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._over = True
-        self.__dict__.pop("dataReceived", None)  # It leads back to this.
         self._cancel_handshake()
         if self._close_call is not None:
             self._close_call.cancel()
