@@ -313,6 +313,5 @@ async def test_paused_from_the_start(loop_reactor: Any) -> None:
         assert await protocol.received(5) == b"early"
     for client in clients:
         client.close()
-    for protocol in factory.protocols:
-        await until(loop_reactor, lambda p=protocol: p.reason)
+    await until(loop_reactor, lambda: all(each.reason for each in factory.protocols))
     await port.stopListening()

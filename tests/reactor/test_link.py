@@ -82,7 +82,7 @@ async def test_no_answer(loop_reactor: Any, how: str) -> None:
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         timeout = 0.05 if how == "time" else 30.0
-        attempt = Attempt(loop_reactor, *listener.getsockname(), timeout)
+        attempt = Attempt(loop_reactor, "127.0.0.1", listener.getsockname()[1], timeout)
         if how == "disconnect":
             await turns(loop_reactor)
             attempt.link.disconnect()
