@@ -33,6 +33,7 @@ from srrrs.protocol.frames import (
     Withdraw,
     Withdrawn,
 )
+from srrrs.protocol.lifecycle import State
 from srrrs.relay.directory import Directory, Key, Refusal, RefusalCode, Reservation
 from srrrs.relay.edge.interfaces import IPublicService, IRoutes, ServiceAway, ServiceParked
 from srrrs.relay.reserver import Reserver
@@ -79,10 +80,12 @@ class PublicService:
 
     def open(self, visitor: IAddress) -> Channel:
         # Of a tunnel that drains the agent may have another in a moment.
-        if self.agent.tunnel.parked or self.agent.draining:
+        agent = self.agent
+        tunnel = agent.tunnel
+        if tunnel.state is State.PARKED or agent.draining:
             raise ServiceParked(self)
         try:
-            return self.agent.tunnel.open(self.service_id, visitor)
+            return tunnel.open(self.service_id, visitor)
         except TunnelGone:
             raise ServiceAway from None
 

@@ -309,8 +309,14 @@ class EdgeConnection(Protocol):
     def _agent(self) -> None:
         """Autobahn goes on; the head is validated and capped by now."""
         carrier = self._edge.carriers.buildProtocol(self.transport.getPeer())
-        carrier.handshake_over = self.release
+        carrier.handshake_over = self._tunnel_begins
         self._hand_over(carrier)
+
+    def _tunnel_begins(self) -> None:
+        self.release()
+        if "dataReceived" in self.__dict__:
+            # What takes a tunnel's bytes is not what took the handshake's.
+            self.dataReceived = self._next.dataReceived  # type: ignore[method-assign]
 
     def _hand_over(self, protocol: Any) -> None:
         """Another protocol goes on, with what was read so far; only the end comes by here."""

@@ -50,18 +50,20 @@ class _Visitor(Splice):
     __slots__ = ("_gate", "_visitor")
 
     def __init__(self, channel: Channel, gate: AcceptGate) -> None:
-        super().__init__(channel)
+        Splice.__init__(self, channel)
         self._visitor = channel.visitor
         self._gate = gate
 
-    def connectionMade(self) -> None:
-        self._gate.opened(self.transport)
-        super().connectionMade()
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        self._gate.opened(transport)
+        Splice.connectionMade(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._gate.visitor_gone(self._visitor)
-        super().connectionLost(reason)
-        self._gate.closed()
+        gate = self._gate
+        gate.visitor_gone(self._visitor)
+        Splice.connectionLost(self, reason)
+        gate.closed()
 
 
 @implementer(IHalfCloseableProtocol)
