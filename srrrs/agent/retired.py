@@ -13,12 +13,13 @@ from twisted.python.failure import Failure
 from srrrs.agent.edges import Edge
 from srrrs.agent.resuming import Attempt, ForeignRelay, Held, Redialler, go_on
 from srrrs.net.carrier import ICarrier
+from srrrs.net.dial import Answered
 from srrrs.net.draining import when_idle
 from srrrs.net.tunnel import Tunnel
 from srrrs.protocol.errors import CloseCode
 from srrrs.protocol.handshake import Welcome
 
-DialHeld = Callable[[Edge, Attempt, Callable[[], None]], Deferred[tuple[ICarrier, Welcome]]]
+DialHeld = Callable[[Edge, Attempt, Answered], Deferred[tuple[ICarrier, Welcome]]]
 """Dials a relay to go on with a session."""
 
 
@@ -77,7 +78,7 @@ class Retired:
         self._idle.cancel()
         self._ended(self)
 
-    def _dial_again(self, answered: Callable[[], None]) -> Deferred[None]:
+    def _dial_again(self, answered: Answered) -> Deferred[None]:
         assert self._held is not None
         attempt = self._attempt(self._held)
         return self._dial(self._edge, attempt, answered).addCallbacks(

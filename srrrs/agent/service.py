@@ -30,7 +30,7 @@ from srrrs.config import TokenUnavailable
 from srrrs.net.backoff import SLOW_BASE, Backoff
 from srrrs.net.carrier import ICarrier
 from srrrs.net.channel import Channel
-from srrrs.net.dial import DialError
+from srrrs.net.dial import Answered, DialError, unheard
 from srrrs.net.draining import DRAIN, when_idle
 from srrrs.net.tunnel import ITunnelHandler, Tunnel, TunnelLost
 from srrrs.protocol.errors import CloseCode, ResetCode
@@ -222,7 +222,7 @@ class Agent(service.Service):
     async def _attempt(
         self,
         attempt: Attempt,
-        answered: Callable[[], None],
+        answered: Answered,
         places: list[Edge] | None,
     ) -> tuple[Edge, ICarrier, Welcome]:
         try:
@@ -254,7 +254,7 @@ class Agent(service.Service):
             self._log.failure("a dial failed in an unexpected way", failure)
         return DialError(f"the dial failed: {failure.getErrorMessage()}")
 
-    def _dial_again(self, answered: Callable[[], None]) -> Deferred[None]:
+    def _dial_again(self, answered: Answered) -> Deferred[None]:
         """One dial of those for a parked session."""
         link = self._link
         attempt = Attempt(self._hello, None if link is None else link.held)
@@ -347,7 +347,7 @@ class Agent(service.Service):
         return sum(each.streams for each in self._tunnels())
 
     def _dial_held(
-        self, edge: Edge, attempt: Attempt, answered: Callable[[], None]
+        self, edge: Edge, attempt: Attempt, answered: Answered
     ) -> Deferred[tuple[ICarrier, Welcome]]:
         """One dial of those for a retired tunnel."""
         dialling = Deferred.fromCoroutine(self._attempt(attempt, answered, [edge]))
@@ -364,7 +364,7 @@ class Agent(service.Service):
         link = self._link = Link(self)
         places, self._places = self._places, None
         attempt = Attempt(self._hello, None)
-        dialling = Deferred.fromCoroutine(self._attempt(attempt, lambda: None, places))
+        dialling = Deferred.fromCoroutine(self._attempt(attempt, unheard, places))
         link.dialling = dialling.addCallbacks(
             self._welcomed, self._dial_ended, callbackArgs=(link,), errbackArgs=(link,)
         )
