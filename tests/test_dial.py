@@ -223,6 +223,17 @@ def test_an_agent_waits_its_turn() -> None:
     assert clock.getDelayedCalls() == []
 
 
+def test_it_is_told_when_tcp_is_answered() -> None:
+    """With what tells whether the relay's system has all that was said; of this transport nobody
+    can tell."""
+    clock, way = Clock(), Standing()
+    told: list[Any] = []
+    dialling = dial(clock, PLAIN, TOKEN, say_hello, endpoint=way, answered=told.append)
+    dialling.addErrback(lambda failure: None)
+    assert [taken() for taken in told] == [False]
+    dialling.cancel()
+
+
 def test_no_agent_waits_for_ever() -> None:
     clock, way = Clock(), Standing()
     failures: list[Any] = []
