@@ -18,7 +18,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from srrrs.net.dial import TURN, DialError, DialTarget, dial, explain
+from srrrs.net.dial import TURN, DialError, DialTarget, Taken, dial, explain, unknown
 from srrrs.net.proxy import ProxyError
 from srrrs.net.tls import ServerIdentity
 from srrrs.net.websocket import Denial, HandshakeDenied, HandshakeFailed
@@ -227,10 +227,14 @@ def test_it_is_told_when_tcp_is_answered() -> None:
     """With what tells whether the relay's system has all that was said; of this transport nobody
     can tell."""
     clock, way = Clock(), Standing()
-    told: list[Any] = []
-    dialling = dial(clock, PLAIN, TOKEN, say_hello, endpoint=way, answered=told.append)
+    told: list[bool] = []
+
+    def answered(taken: Taken = unknown, /) -> None:
+        told.append(taken())
+
+    dialling = dial(clock, PLAIN, TOKEN, say_hello, endpoint=way, answered=answered)
     dialling.addErrback(lambda failure: None)
-    assert [taken() for taken in told] == [False]
+    assert told == [False]
     dialling.cancel()
 
 
