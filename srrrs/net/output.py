@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from srrrs.net.acks import Acknowledger
 from srrrs.net.carrier import ICarrier
-from srrrs.net.turn import Pending, next_turn, soon
+from srrrs.net.turn import Pending, next_turn, soon, traffic_on
 from srrrs.protocol.inflight import InFlight
 from srrrs.protocol.mux import MIN_DATA, Multiplexer
 from srrrs.protocol.session import MAX_REPLAY, Session
@@ -44,6 +44,7 @@ class Output:
         self._soon = soon(clock)
         self._failed = failed
         self._next_turn = next_turn(clock)
+        self._traffic = traffic_on(clock)
         self._carrier: ICarrier | None = None
         self._session = Session(replay=None)
         # None: nothing is acknowledged, so nothing is known.
@@ -114,6 +115,7 @@ class Output:
     def _turn(self) -> None:
         self._call = None
         self._acks.output_comes = False
+        self._traffic()
         try:
             self._flush()
             self._acks.flush()

@@ -21,6 +21,7 @@ from srrrs.net.channel import Channel
 from srrrs.net.handler import ITunnelHandler, TunnelLost
 from srrrs.net.heartbeat import Heartbeat
 from srrrs.net.output import Output
+from srrrs.net.turn import traffic_on
 from srrrs.protocol.errors import FINAL, CloseCode, ProtocolError, ResetCode, TunnelGone
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import ControlFrame
@@ -75,6 +76,7 @@ class Tunnel(MuxHandler):
         # Ended, its carrier's closing handshake still under way.
         self._closing = False
         self._acks = Acknowledger(clock)
+        self._traffic = traffic_on(clock)
         self._output = Output(clock, self.mux, self._acks, lambda: self.abort("internal error"))
         self._grace_call: IDelayedCall | None = None
         self._heartbeat = Heartbeat(clock, self._silent, self._sampled)

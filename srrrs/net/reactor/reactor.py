@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ from twisted.python.failure import Failure
 
 from srrrs.net.reactor.link import TCPLink
 from srrrs.net.reactor.listening import TCPPort, UNIXPort
+from srrrs.net.reactor.polling import MOST, Polling
 from srrrs.net.reactor.signals import ChildSignalHandling
 from srrrs.net.reactor.soon import SoonReactor
 from srrrs.net.reactor.stream import RawStream
@@ -34,12 +36,16 @@ class LoopReactor(SoonReactor):
     `AsyncioSelectorReactor`.
 
     :ivar loop: the event loop.
+    :ivar polling: is told of traffic, and then keeps the loop from sleeping for a moment.
     :ivar streams: the connections that the loop has.
     :ivar beginning: collects those that are attached to the loop in one go.
     """
 
     def __init__(self, eventloop: asyncio.AbstractEventLoop | None = None) -> None:
         self.loop = uvloop.new_event_loop() if eventloop is None else eventloop
+        # Polling spares nothing where no other processor could do the work meanwhile.
+        several = (os.cpu_count() or 1) > 1
+        self.polling = Polling(self.loop.call_soon, most=MOST if several else 0.0)
         self.streams: set[RawStream] = set()
         self.beginning: list[RawStream] | None = None
         self._dials: list[TCPClient] = []
