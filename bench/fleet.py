@@ -45,7 +45,7 @@ class Fleet:
         from srrrs.agent.service import Agent
         from srrrs.config import AgentLimits
         from srrrs.net.carrier import ICarrier
-        from srrrs.net.dial import DialTarget, dial, relay_endpoint
+        from srrrs.net.dial import Answered, DialTarget, dial, relay_endpoint
         from srrrs.net.tunnel import ITunnelHandler, Tunnel
         from srrrs.protocol.flow import Budget
         from srrrs.protocol.handshake import Hello, Welcome
@@ -63,7 +63,7 @@ class Fleet:
         endpoint_of_relay = relay_endpoint(reactor, target, wait, {})
 
         def dial_counted(
-            token: str, make_hello: Callable[[str], Hello], answered: Callable[[], None]
+            token: str, make_hello: Callable[[str], Hello], answered: Answered
         ) -> Deferred[tuple[ICarrier, Welcome]]:
             self.attempts += 1
             dialling = dial(

@@ -16,6 +16,8 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, global
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from srrrs import _form
+
 FlushLoggedErrors = Callable[..., list[Failure]]
 
 #: Steps of 10 ms that a test's connections have to close behind it.
@@ -29,7 +31,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Run on the reactor that users get, unless ``--reactor=default`` asks for Twisted's own."""
+    """Run on the reactor that users get, unless ``--reactor=default`` asks for Twisted's own, and
+    on what the sources say."""
+    late = _form.outdated()
+    if late:
+        names = ", ".join(late)
+        pytest.exit(f"compiled before their last change: {names}; see docs/dependencies.md", 2)
     if config.getoption("reactor") == "asyncio":
         from srrrs.tap.service import install_reactor
 

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
 from srrrs.agent.edges import PROBE_WITHIN, Edge, EdgeRefused, Edges, destination
-from srrrs.net.dial import DialError, DialTarget, measure
+from srrrs.net.dial import DialError, DialTarget, measure, unheard
 from srrrs.protocol.handshake import Hello
 from tests.agent_fakes import WELCOME, FakeCarrier
 
@@ -50,9 +50,7 @@ class Relays:
 
     def dial(self, sequence: list[Edge] | None = None) -> Deferred[Any]:
         hello = Hello("0" * 32, "x", "srrrs/0", 15.0)
-        return Deferred.fromCoroutine(
-            self.edges.dial("secret", lambda _: hello, lambda: None, sequence)
-        )
+        return Deferred.fromCoroutine(self.edges.dial("secret", lambda _: hello, unheard, sequence))
 
     @property
     def dialled(self) -> list[str]:

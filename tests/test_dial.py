@@ -18,7 +18,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from srrrs.net.dial import TURN, DialError, DialTarget, dial, explain
+from srrrs.net.dial import TURN, DialError, DialTarget, Taken, dial, explain, unknown
 from srrrs.net.proxy import ProxyError
 from srrrs.net.selfsigned import ServerIdentity
 from srrrs.net.websocket import Denial, HandshakeDenied, HandshakeFailed
@@ -221,6 +221,21 @@ def test_an_agent_waits_its_turn() -> None:
     assert str(failures[0].value) == "relay.example:8000 did not answer within 20 s"
     assert not way.transport.connected
     assert clock.getDelayedCalls() == []
+
+
+def test_it_is_told_when_tcp_is_answered() -> None:
+    """With what tells whether the relay's system has all that was said; of this transport nobody
+    can tell."""
+    clock, way = Clock(), Standing()
+    told: list[bool] = []
+
+    def answered(taken: Taken = unknown, /) -> None:
+        told.append(taken())
+
+    dialling = dial(clock, PLAIN, TOKEN, say_hello, endpoint=way, answered=answered)
+    dialling.addErrback(lambda failure: None)
+    assert told == [False]
+    dialling.cancel()
 
 
 def test_no_agent_waits_for_ever() -> None:

@@ -193,7 +193,7 @@ def test_version_and_help() -> None:
     """The two questions that every program answers."""
     version = run("--version")
     assert version.returncode == 0
-    assert re.fullmatch(r"srrrs \d+\.\d+\.\d+\n", version.stdout)
+    assert re.fullmatch(r"srrrs \d+\.\d+\.\d+ \((compiled|plain Python)\)\n", version.stdout)
     shown = run("--help")
     assert shown.returncode == 0
     for command in ("relay", "agent", "token", "demo"):

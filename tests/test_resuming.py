@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -11,15 +10,18 @@ from twisted.internet.task import Clock
 
 from srrrs.agent.resuming import (
     ANSWERED,
+    IN_LINE,
     REDIAL_EVERY,
     Attempt,
     ForeignRelay,
     Held,
     Redialler,
 )
+from srrrs.net.dial import Answered
 from srrrs.net.tunnel import Tunnel
 from srrrs.protocol.handshake import Grant, Hello, Resumed, Welcome
 from srrrs.protocol.resumption import Prover, Ticket, new_nonce
+from srrrs.relay.edge.doorstep import TURN_TIMEOUT
 
 HELLO = Hello("0" * 32, "machine", "srrrs/0", 15.0, grace=60.0)
 WELCOME = Welcome("7", 15.0, "example", "srrrs/0")
@@ -34,7 +36,7 @@ STEP = 1 / 64
 class Dial:
     """One dial: when it began, and what became of it."""
 
-    def __init__(self, began: float, answered: Callable[[], None]) -> None:
+    def __init__(self, began: float, answered: Answered) -> None:
         self.began = began
         self.answered = answered
         self.cancelled = False
@@ -60,7 +62,7 @@ class Dialling:
     def _draw(self) -> float:
         return self._draws.pop(0) if self._draws else 0.5
 
-    def _dial(self, answered: Callable[[], None]) -> Deferred[Any]:
+    def _dial(self, answered: Answered) -> Deferred[Any]:
         self.dials.append(Dial(self.clock.seconds(), answered))
         return self.dials[-1].over
 
@@ -163,6 +165,64 @@ def test_one_that_was_answered_and_failed_holds_nobody_up() -> None:
     assert len(dialling.dials) == 2
 
 
+def test_one_that_waits_for_nothing_but_its_turn_keeps_the_way_to_itself() -> None:
+    """Where the relay's system has all that was sent, agents do not all take a second place in its
+    line at one moment: the next dial is at a drawn time, before the relay would end the wait."""
+    began = []
+    for draw in (0.0, 0.25, 0.75, 0.99):
+        dialling = Dialling(draw, draw, draw)
+        dialling.redialler.start()
+        dialling.dials[0].answered(lambda: True)
+        while len(dialling.dials) == 1:
+            dialling.pass_time(STEP)
+        assert dialling.under_way == [0, 1]
+        began.append(dialling.times[1])
+    assert ANSWERED <= began[0] <= ANSWERED + HIGH
+    assert began == sorted(began)
+    assert began[3] - began[0] > IN_LINE - 2 * HIGH
+    assert began[3] < TURN_TIMEOUT + HIGH
+
+
+def test_nobody_wakes_up_while_there_is_nothing_to_do() -> None:
+    """Thousands of agents in one process may wait for one relay."""
+    dialling = Dialling(*[0.9] * 9)
+    dialling.redialler.start()
+    dialling.dials[0].answered(lambda: True)
+    turns = 0
+    while len(dialling.dials) == 1:
+        (call,) = dialling.clock.getDelayedCalls()
+        dialling.clock.advance(call.getTime() - dialling.clock.seconds())
+        turns += 1
+    assert turns <= 5
+    dialling.dials[1].answered(lambda: True)
+    dialling.pass_time(ANSWERED + IN_LINE + HIGH)
+    assert dialling.clock.getDelayedCalls() == []
+
+
+def test_one_that_loses_its_place_is_made_up_for() -> None:
+    dialling = Dialling()
+    dialling.redialler.start()
+    dialling.dials[0].answered(lambda: True)
+    dialling.pass_time(ANSWERED + 2 * HIGH)
+    assert len(dialling.dials) == 1
+    dialling.dials[0].fail()
+    dialling.pass_time(HIGH)
+    assert len(dialling.dials) == 2
+
+
+def test_a_changed_network_makes_a_place_in_the_line_doubtful() -> None:
+    dialling = Dialling()
+    dialling.redialler.start()
+    dialling.dials[0].answered(lambda: True)
+    dialling.pass_time(ANSWERED - STEP)
+    dialling.redialler.hurry()
+    assert len(dialling.dials) == 1
+    dialling.pass_time(3 * HIGH)
+    assert len(dialling.dials) == 1
+    dialling.redialler.hurry()
+    assert dialling.under_way == [0, 1]
+
+
 def test_hurry() -> None:
     """A change of the network does not wait for the next turn; and turns go on from there."""
     dialling = Dialling()
@@ -216,7 +276,7 @@ def test_a_dial_that_is_over_at_once() -> None:
     clock = Clock()
     count = 0
 
-    def dial(answered: Callable[[], None]) -> Deferred[None]:
+    def dial(answered: Answered) -> Deferred[None]:
         nonlocal count
         count += 1
         over: Deferred[None] = Deferred()

@@ -222,13 +222,17 @@ def test_a_spoilt_file_is_named(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name).read_text() == "nonsense"
 
 
-def test_pins() -> None:
-    """A pin reads in base64, with or without its prefix and padding, and in hex."""
-    digest = bytes(range(32))
+@pytest.mark.parametrize("digest", [bytes(range(32)), b"\xff" * 32])
+def test_pins(digest: bytes) -> None:
+    """A pin reads in base64, with or without its prefix and padding, and in hex; also one that
+    begins with slashes."""
     text = format_pin(digest)
     assert text.startswith("sha256:")
     bare = text.removeprefix("sha256:")
-    for each in (text, bare, bare.rstrip("="), digest.hex(), f"sha256:{digest.hex().upper()}"):
+    hexadecimal = digest.hex()
+    for each in (text, bare, bare.rstrip("="), f"//{bare}", f"sha256://{bare}", hexadecimal):
+        assert parse_pin(each) == digest
+    for each in (f"sha256:{hexadecimal.upper()}", f"//{hexadecimal}"):
         assert parse_pin(each) == digest
     for wrong in ("", "sha256:", "sha256:AAAA", "sha256:" + "z" * 44, "md5:" + "0" * 64):
         with pytest.raises(ValueError, match="pin"):

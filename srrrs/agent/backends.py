@@ -74,6 +74,7 @@ class EndpointBackend:
     :param timeout: seconds that it has to take a connection.
     :param send_proxy: version of the PROXY header that tells it who the visitor is; none: it is
         not told.
+    :ivar failing: whether it did not take the last one.
     """
 
     _log = Logger()
@@ -92,7 +93,7 @@ class EndpointBackend:
         self._timeout = timeout
         # In the order in which they are tried; none: the endpoint connects.
         self._addresses = _addresses(endpoint, timeout)
-        self._failing = False
+        self.failing = False
         self.target: str | None = target
 
     def started(self) -> None:
@@ -120,8 +121,8 @@ class EndpointBackend:
         :param addresses: in the order in which they are to be tried the next time.
         """
         self._addresses = addresses
-        if self._failing:
-            self._failing = False
+        if self.failing:
+            self.failing = False
             self._log.info("the backend {target} answers again", target=self.target)
 
     def failed(self, failure: Failure, connection: _BackendConnection) -> None:
@@ -131,8 +132,8 @@ class EndpointBackend:
         code, reason = describe_failure(failure)
         connection.refuse(code, reason)
         # A backend that is down fails for each visitor: the change of state is what counts.
-        write = self._log.debug if self._failing else self._log.warn
-        self._failing = True
+        write = self._log.debug if self.failing else self._log.warn
+        self.failing = True
         write(
             "the backend {target} does not answer: {error}",
             target=self.target,
@@ -161,25 +162,32 @@ class _BackendConnection(Splice):
         self._tries = 0
         self.abandoned = False
         self.cancel: Callable[[], object] | None = None
-        super().__init__(channel)
+        Splice.__init__(self, channel)
 
-    def connectionMade(self) -> None:
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
         self.cancel = None
-        tries, addresses = self._tries, self._addresses
-        self._backend.connected((*addresses[tries:], *addresses[:tries]) if tries else addresses)
-        version = self._backend.send_proxy
+        tries, backend = self._tries, self._backend
+        if tries or backend.failing:
+            addresses = self._addresses
+            backend.connected((*addresses[tries:], *addresses[:tries]))
+        version = backend.send_proxy
         if version is not None:
             # Ahead of all that the visitor has sent, and of TLS.
-            there = place_of(self.transport.getPeer())
-            self.transport.write(write_header(version, place_of(self._visitor), there))
-        super().connectionMade()
+            there = place_of(transport.getPeer())
+            transport.write(write_header(version, place_of(self._visitor), there))
+        Splice.connectionMade(self)
 
     def dial(self, addresses: tuple[_Address, ...]) -> None:
         """Connect to the first address that takes the connection."""
         self._addresses = addresses
         address = addresses[self._tries]
         try:
-            address.connect(*address.where, self, address.timeout)
+            if address.link is None:
+                address.connect(*address.where, self, address.timeout)
+            else:
+                link = address.link(*address.where, self, self.connect_failed, address.timeout)
+                self.cancel = link.disconnect
         except Exception:
             self._backend.failed(Failure(), self)
 
@@ -209,6 +217,10 @@ class _BackendConnection(Splice):
         return self
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self.connect_failed(reason)
+
+    def connect_failed(self, reason: Failure) -> None:
+        """An address did not take the connection."""
         self.cancel = None
         last = self._tries + 1 == len(self._addresses)
         # One that does not answer in time has had all the time there was.
@@ -229,11 +241,13 @@ class _Address:
 
     :param connect: ``reactor.connectTCP`` or ``connectUNIX``, and what it is called with.
     :param timeout: seconds.
+    :param link: `LoopReactor.connect_to`, where the reactor has it.
     """
 
     connect: Any
     where: tuple[Any, ...]
     timeout: float
+    link: Any = None
 
 
 def _addresses(endpoint: Any, timeout: float) -> tuple[_Address, ...]:
@@ -247,7 +261,9 @@ def _addresses(endpoint: Any, timeout: float) -> tuple[_Address, ...]:
         if type(endpoint) in (TCP4ClientEndpoint, TCP6ClientEndpoint):
             host, port = endpoint._host, endpoint._port
             if endpoint._bindAddress is None and (isIPAddress(host) or isIPv6Address(host)):
-                return (_Address(endpoint._reactor.connectTCP, (host, port), limit),)
+                reactor = endpoint._reactor
+                link = getattr(reactor, "connect_to", None)
+                return (_Address(reactor.connectTCP, (host, port), limit, link),)
         elif type(endpoint) is UNIXClientEndpoint and not endpoint._checkPID:
             return (_Address(endpoint._reactor.connectUNIX, (endpoint._path,), limit),)
     except AttributeError:

@@ -13,15 +13,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from srrrs.net.carrier import ICarrier
-from srrrs.net.dial import DialError, DialTarget
+from srrrs.net.dial import Answered, DialError, DialTarget
 from srrrs.protocol.handshake import Hello, Welcome
 
 PROBE_WITHIN: Final = 1.0
 """Seconds that relays have to show how far away they are; one that has not counts as farthest."""
 
-Dial = Callable[
-    [str, Callable[[str], Hello], Callable[[], None]], Deferred[tuple[ICarrier, Welcome]]
-]
+Dial = Callable[[str, Callable[[str], Hello], Answered], Deferred[tuple[ICarrier, Welcome]]]
 """From a token, what makes a hello for the relay's nonce, and what to call once TCP connects, to
 the relay's answer; errbacks with :exc:`DialError`."""
 
@@ -98,7 +96,7 @@ class Edges:
         self,
         token: str,
         make_hello: Callable[[str], Hello],
-        answered: Callable[[], None],
+        answered: Answered,
         sequence: Sequence[Edge] | None = None,
     ) -> tuple[Edge, ICarrier, Welcome]:
         """Dial one after the other until one welcomes the agent.

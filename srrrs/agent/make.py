@@ -14,7 +14,7 @@ from srrrs.agent.report import Reporter, process_reporter
 from srrrs.agent.service import GRACE, Agent
 from srrrs.config import AgentConfig, AgentLimits, ConfigError
 from srrrs.net.carrier import ICarrier
-from srrrs.net.dial import DialTarget, dial, measure
+from srrrs.net.dial import Answered, DialTarget, dial, measure
 from srrrs.net.draining import DRAIN
 from srrrs.net.tunnel import ITunnelHandler, Tunnel
 from srrrs.protocol.flow import Budget
@@ -30,7 +30,7 @@ def edges_for(reactor: Any, targets: Sequence[DialTarget], timeout: float) -> Ed
 
     def edge(target: DialTarget) -> Edge:
         def dial_it(
-            token: str, make_hello: Callable[[str], Hello], answered: Callable[[], None]
+            token: str, make_hello: Callable[[str], Hello], answered: Answered
         ) -> Deferred[tuple[ICarrier, Welcome]]:
             return dial(reactor, target, token, make_hello, timeout=timeout, answered=answered)
 

@@ -10,16 +10,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from srrrs.agent.dialling import Answer, Dialling
 from srrrs.agent.edges import Edge
-from srrrs.agent.resuming import Attempt, ForeignRelay, Held, Redialler, go_on
-from srrrs.net.carrier import ICarrier
+from srrrs.agent.resuming import Held, Redialler, go_on
+from srrrs.net.dial import Answered
 from srrrs.net.draining import when_idle
 from srrrs.net.tunnel import Tunnel
 from srrrs.protocol.errors import CloseCode
-from srrrs.protocol.handshake import Welcome
-
-DialHeld = Callable[[Edge, Attempt, Callable[[], None]], Deferred[tuple[ICarrier, Welcome]]]
-"""Dials a relay to go on with a session."""
 
 
 class Retired:
@@ -28,7 +25,7 @@ class Retired:
 
     :param edge: the relay that has the session.
     :param held: the session, where it can be gone on with.
-    :param attempt: makes the hello of one dial.
+    :param dialling: the agent's dials.
     :param settled: whether the agent's next tunnel is in use: until then this one stays, for the
         relay may keep visitors waiting who would be sent away without it.
     """
@@ -42,16 +39,14 @@ class Retired:
         tunnel: Tunnel,
         edge: Edge,
         held: Held | None,
-        attempt: Callable[[Held], Attempt],
-        dial: DialHeld,
+        dialling: Dialling,
         settled: Callable[[], bool],
         ended: Callable[[Retired], None],
     ) -> None:
         self.tunnel = tunnel
         self._edge = edge
         self._held = held
-        self._attempt = attempt
-        self._dial = dial
+        self._dialling = dialling
         self._ended = ended
         self._redialler = Redialler(clock, random, self._dial_again)
         self._idle = when_idle(clock, lambda: not tunnel.streams and settled())
@@ -77,21 +72,15 @@ class Retired:
         self._idle.cancel()
         self._ended(self)
 
-    def _dial_again(self, answered: Callable[[], None]) -> Deferred[None]:
+    def _dial_again(self, answered: Answered) -> Deferred[None]:
         assert self._held is not None
-        attempt = self._attempt(self._held)
-        return self._dial(self._edge, attempt, answered).addCallbacks(
-            self._welcomed, self._failed, callbackArgs=(attempt,)
+        return self._dialling.dial(self._held, answered, [self._edge]).addCallbacks(
+            self._welcomed, self._failed
         )
 
-    def _welcomed(self, answer: tuple[ICarrier, Welcome], attempt: Attempt) -> None:
-        carrier, welcome = answer
-        try:
-            resumed = welcome.resumed if attempt.goes_on(welcome) else None
-        except ForeignRelay as problem:
-            carrier.abort()
-            self._log.error("{problem}", problem=str(problem))
-            return
+    def _welcomed(self, answer: Answer) -> None:
+        _, carrier, welcome = answer
+        resumed = welcome.resumed
         tunnel = self.tunnel
         if resumed is None or tunnel.ended is not None:
             carrier.abort()

@@ -18,19 +18,19 @@ from twisted.python.failure import Failure
 
 from srrrs._version import __version__
 from srrrs.agent.backends import IBackend
+from srrrs.agent.dialling import Answer, Dialling, explained
 from srrrs.agent.edges import Edge, Edges
 from srrrs.agent.identity import new_run
 from srrrs.agent.lifecycle import TRANSITIONS, Action, Input, State
 from srrrs.agent.link import Link
 from srrrs.agent.report import Reporter
-from srrrs.agent.resuming import REDIAL_EVERY, Attempt, ForeignRelay, Held, Redialler, go_on
+from srrrs.agent.resuming import REDIAL_EVERY, Held, Redialler, go_on
 from srrrs.agent.retired import Retired
 from srrrs.agent.services import PublishedService, Services
-from srrrs.config import TokenUnavailable
 from srrrs.net.backoff import SLOW_BASE, Backoff
 from srrrs.net.carrier import ICarrier
 from srrrs.net.channel import Channel
-from srrrs.net.dial import DialError
+from srrrs.net.dial import Answered, DialError
 from srrrs.net.draining import DRAIN, when_idle
 from srrrs.net.tunnel import ITunnelHandler, Tunnel, TunnelLost
 from srrrs.protocol.errors import CloseCode, ResetCode
@@ -97,7 +97,7 @@ class Agent(service.Service):
         self.services = Services(clock, random, self)
         self._clock = clock
         self._edges = edges
-        self._hello = Hello(
+        hello = Hello(
             self.run,
             instance,
             f"srrrs/{__version__}",
@@ -105,7 +105,7 @@ class Agent(service.Service):
             frame=frame,
             grace=grace or None,
         )
-        self._token = token
+        self._dialling = Dialling(edges, hello, token)
         self._make_tunnel = make_tunnel
         self._reporter = reporter
         self._backoff = Backoff(random)
@@ -230,21 +230,9 @@ class Agent(service.Service):
         self._timer = None
         self._input(Input.DUE)
 
-    async def _attempt(
-        self,
-        attempt: Attempt,
-        answered: Callable[[], None],
-        places: list[Edge] | None,
-    ) -> tuple[Edge, ICarrier, Welcome]:
-        try:
-            token = self._token()
-        except TokenUnavailable as problem:
-            raise DialError(str(problem), heals=False) from None
-        return await self._edges.dial(token, attempt.hello, answered, places)
+    # --- dials ----------------------------------------------------------------------------------
 
-    # No wait from here on: a carrier that is not started at once is aborted.
-
-    def _welcomed(self, answer: tuple[Edge, ICarrier, Welcome], link: Link) -> None:
+    def _welcomed(self, answer: Answer, link: Link) -> None:
         edge, carrier, welcome = answer
         if link is self._link:
             link.edge = edge
@@ -253,43 +241,27 @@ class Agent(service.Service):
             carrier.abort()
 
     def _dial_ended(self, failure: Failure, link: Link) -> None:
-        if link is not self._link:
-            return
-        self._input(Input.FAILED, self._problem(failure, self.state is State.DIALLING))
+        if link is self._link:
+            self._input(Input.FAILED, explained(failure, self.state is State.DIALLING))
 
-    def _problem(self, failure: Failure, loud: bool) -> DialError:
-        problem = failure.value
-        if isinstance(problem, DialError):
-            return problem
-        if loud:
-            self._log.failure("a dial failed in an unexpected way", failure)
-        return DialError(f"the dial failed: {failure.getErrorMessage()}")
-
-    def _dial_again(self, answered: Callable[[], None]) -> Deferred[None]:
+    def _dial_again(self, answered: Answered) -> Deferred[None]:
         """One dial of those for a parked session."""
         link = self._link
-        attempt = Attempt(self._hello, None if link is None else link.held)
+        held = None if link is None else link.held
         # Nobody else has the session.
         places = None if link is None or link.edge is None else [link.edge]
-        dialling = Deferred.fromCoroutine(self._attempt(attempt, answered, places))
-        return dialling.addCallbacks(
-            self._welcomed_again,
-            self._dial_again_failed,
-            callbackArgs=(attempt,),
-        ).addErrback(lambda failure: self._log.failure("the agent's dialling failed", failure))
+        return (
+            self._dialling.dial(held, answered, places)
+            .addCallbacks(self._welcomed_again, self._dial_again_failed, callbackArgs=(held,))
+            .addErrback(lambda failure: self._log.failure("the agent's dialling failed", failure))
+        )
 
-    def _welcomed_again(self, answer: tuple[Edge, ICarrier, Welcome], attempt: Attempt) -> None:
+    def _welcomed_again(self, answer: Answer, held: Held | None) -> None:
         edge, carrier, welcome = answer
         link = self._link
-        try:
-            resumed = attempt.goes_on(welcome)
-        except ForeignRelay as problem:
+        if link is None or link.held is not held:
             carrier.abort()
-            self._log.error("{problem}", problem=str(problem))
-            return
-        if link is None or link.held is not attempt.held:
-            carrier.abort()
-        elif resumed:
+        elif welcome.resumed is not None:
             self._input(Input.RESUMED, (link, carrier, welcome))
         else:
             self._input(Input.WELCOMED, (Link(self, edge), carrier, welcome))
@@ -297,7 +269,7 @@ class Agent(service.Service):
     def _dial_again_failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return
-        problem = self._problem(failure, self.state is State.PARKED)
+        problem = explained(failure, self.state is State.PARKED)
         if self.state is State.PARKED and self._told != str(problem):
             self._told = str(problem)
             self._reporter.retrying(str(problem), REDIAL_EVERY[1], problem.heals)
@@ -357,13 +329,6 @@ class Agent(service.Service):
     def _busy(self) -> int:
         return sum(each.streams for each in self._tunnels())
 
-    def _dial_held(
-        self, edge: Edge, attempt: Attempt, answered: Callable[[], None]
-    ) -> Deferred[tuple[ICarrier, Welcome]]:
-        """One dial of those for a retired tunnel."""
-        dialling = Deferred.fromCoroutine(self._attempt(attempt, answered, [edge]))
-        return dialling.addCallback(lambda answer: answer[1:])
-
     def _settled(self) -> bool:
         """Whether the agent needs no older tunnel any more."""
         return self.state is State.CONNECTED and self.services.settled
@@ -374,9 +339,7 @@ class Agent(service.Service):
         self._began = True
         link = self._link = Link(self)
         places, self._places = self._places, None
-        attempt = Attempt(self._hello, None)
-        dialling = Deferred.fromCoroutine(self._attempt(attempt, lambda: None, places))
-        link.dialling = dialling.addCallbacks(
+        link.dialling = self._dialling.dial(places=places).addCallbacks(
             self._welcomed, self._dial_ended, callbackArgs=(link,), errbackArgs=(link,)
         )
         link.dialling.addErrback(
@@ -445,8 +408,7 @@ class Agent(service.Service):
             link.tunnel,
             link.edge,
             link.held,
-            lambda held: Attempt(self._hello, held),
-            self._dial_held,
+            self._dialling,
             self._settled,
             self._retired.remove,
         )

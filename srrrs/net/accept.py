@@ -237,7 +237,7 @@ class AcceptGate:
         self._addresses = Turnstile(per_address)
         self._hellos = Turnstile(per_address)
         self._visitors = visitors
-        self._visitor_count: Counter[str] = Counter()
+        self._visitor_count: dict[str, int] = {}
         self.visiting = 0
         """Visitors' connections of all addresses."""
         self._ports: dict[Any, None] = {}
@@ -302,7 +302,13 @@ class AcceptGate:
             port.numberAccepts = BATCH
         # The system gives out the lowest free number: a high one tells that files are short even
         # where others than we opened them.
-        used = max(self._others + self._connections, _number(transport))
+        used = self._others + self._connections
+        try:
+            number = transport.fileno()
+        except (AttributeError, OSError, ValueError, TypeError):
+            number = -1
+        if number > used:
+            used = number
         self._unasked += 1
         if used < self._enough and self._unasked < BATCH:
             return
@@ -398,22 +404,25 @@ class AcceptGate:
 
     def admit_visitor(self, peer: IAddress) -> bool:
         """Count a visitor's connection, unless its address has too many."""
-        key = address_key(peer)
+        key = peer.host if type(peer) is IPv4Address else address_key(peer)
         if key is not None:
-            if self._visitor_count[key] >= self._visitors:
+            count = self._visitor_count.get(key, 0)
+            if count >= self._visitors:
                 return False
-            self._visitor_count[key] += 1
+            self._visitor_count[key] = count + 1
         self.visiting += 1
         return True
 
     def visitor_gone(self, peer: IAddress) -> None:
         """A connection that :meth:`admit_visitor` counted ended."""
         self.visiting -= 1
-        key = address_key(peer)
+        key = peer.host if type(peer) is IPv4Address else address_key(peer)
         if key is not None:
-            self._visitor_count[key] -= 1
-            if self._visitor_count[key] <= 0:
-                del self._visitor_count[key]
+            count = self._visitor_count.get(key, 0)
+            if count > 1:
+                self._visitor_count[key] = count - 1
+            else:
+                self._visitor_count.pop(key, None)
 
 
 _FILES: Final = "open files"

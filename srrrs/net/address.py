@@ -30,7 +30,18 @@ def visitor_address(text: str) -> IAddress:
         return UNIXAddress(None)
     if not 0 <= number < 65536:
         return UNIXAddress(None)
+    if kind is IPv4Address:
+        return ipv4_address(host, number)
     return kind("TCP", host, number)
+
+
+def ipv4_address(host: str, port: int) -> IPv4Address:
+    """``IPv4Address("TCP", host, port)``, which checks the first each time."""
+    address: IPv4Address = object.__new__(IPv4Address)
+    address.type = "TCP"
+    address.host = host
+    address.port = port
+    return address
 
 
 # Visitors come back, and many come through one proxy.

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from twisted.internet import error
@@ -18,12 +18,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Protocol as BaseProtocol
 from twisted.python.failure import Failure
 
 from srrrs.net.carrier import ICarrier
 from srrrs.net.loopback import LocalhostEndpoint, is_localhost_name, is_loopback
 from srrrs.net.proxy import ConnectEndpoint, ProxyError, proxy_for
+from srrrs.net.sockets import is_taken
 from srrrs.net.tlsrecords import TLSEndpoint
 from srrrs.net.websocket import (
     AgentCarrier,
@@ -47,6 +49,25 @@ none is served that has given up."""
 _PORTS: Final = {"ws": 80, "wss": 443}
 #: Close codes during the handshake that tell of a passing trouble.
 _PASSING = frozenset({CloseCode.SHUTDOWN, CloseCode.HANDSHAKE_TIMEOUT, CloseCode.LIMIT})
+
+
+Taken = Callable[[], bool]
+"""Tells whether what was sent has been taken, so that only the relay's turn is waited for."""
+
+
+def unknown() -> bool:
+    """A :data:`Taken` where nobody can tell."""
+    return False
+
+
+class Answered(Protocol):
+    """Is told that a dial's TCP was answered."""
+
+    def __call__(self, taken: Taken = unknown, /) -> None: ...
+
+
+def unheard(taken: Taken = unknown, /) -> None:
+    """An :class:`Answered` that does nothing."""
 
 
 class DialError(Exception):
@@ -129,7 +150,7 @@ def dial(
     timeout: float = DIAL_TIMEOUT,
     environ: Mapping[str, str] | None = None,
     endpoint: IStreamClientEndpoint | None = None,
-    answered: Callable[[], None] = lambda: None,
+    answered: Answered = unheard,
 ) -> Deferred[tuple[ICarrier, Welcome]]:
     """Dial a relay; fires with its carrier and welcome, errbacks with :exc:`DialError`.
 
@@ -142,7 +163,8 @@ def dial(
         welcome; in between it has :data:`TURN`.
     :param environ: where proxies are named; default: the process's environment.
     :param endpoint: leads to the relay; default: :func:`relay_endpoint`.
-    :param answered: called once TCP connects.
+    :param answered: called once TCP connects, with what tells whether the relay's system has
+        acknowledged all that was sent.
     """
 
     deadline = _Deadline(reactor, timeout, target)
@@ -157,7 +179,7 @@ def dial(
             )
             factory.answered = lambda: deadline.move(timeout)
             carrier = cast(AgentCarrier, await way.connect(factory))
-            answered()
+            answered(lambda: is_taken(carrier.transport))
             if carrier.heard_nothing:
                 deadline.move(max(TURN, timeout))
             return await carrier.welcomed
@@ -193,7 +215,7 @@ def measure(
         for _ in range(2):
             began = reactor.seconds()
             endpoint = _host_endpoint(reactor, target.host, target.port, timeout)
-            protocol: Any = await endpoint.connect(_Probe.forProtocol(Protocol))
+            protocol: Any = await endpoint.connect(_Probe.forProtocol(BaseProtocol))
             took.append(reactor.seconds() - began)
             protocol.transport.loseConnection()
         return min(took)
@@ -209,6 +231,7 @@ class _Deadline:
     """When a dial is given up; moved on as the relay shows that it is there."""
 
     def __init__(self, clock: IReactorTime, seconds: float, target: DialTarget) -> None:
+        self._clock = clock
         self._seconds = seconds
         self._target = target
         self._expired = False
@@ -219,7 +242,9 @@ class _Deadline:
         """Give it so many more from now on."""
         if self._call.active():
             self._seconds = seconds
-            self._call.reset(seconds)
+            # Not reset(), which searches all of the reactor's calls for one that is to come sooner.
+            self._call.cancel()
+            self._call = self._clock.callLater(seconds, self._expire)
 
     def bound(self, dialling: Deferred[Any]) -> Deferred[Any]:
         """Hold for ``dialling``, and end with it."""

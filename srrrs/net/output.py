@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from srrrs.net.acks import Acknowledger
 from srrrs.net.carrier import ICarrier
-from srrrs.net.turn import Pending, next_turn, soon
+from srrrs.net.turn import Pending, next_turn, soon, traffic_on
 from srrrs.protocol.inflight import InFlight
 from srrrs.protocol.mux import MIN_DATA, Multiplexer
 from srrrs.protocol.session import MAX_REPLAY, Session
@@ -29,7 +29,7 @@ class Output:
     :param failed: called where that went wrong, which is a fault in our code.
     """
 
-    _log = Logger()
+    _log: ClassVar = Logger()
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Output:
         self._soon = soon(clock)
         self._failed = failed
         self._next_turn = next_turn(clock)
+        self._traffic = traffic_on(clock)
         self._carrier: ICarrier | None = None
         self._session = Session(replay=None)
         # None: nothing is acknowledged, so nothing is known.
@@ -114,6 +115,7 @@ class Output:
     def _turn(self) -> None:
         self._call = None
         self._acks.output_comes = False
+        self._traffic()
         try:
             self._flush()
             self._acks.flush()

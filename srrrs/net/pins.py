@@ -12,6 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 _HEX: Final = re.compile(r"[0-9a-fA-F]{64}")
+_PIN_LENGTH: Final = 43
+"""Characters of base64 of 32 bytes, without the padding."""
 
 
 def spki_pin(certificate: x509.Certificate) -> str:
@@ -29,11 +31,14 @@ def parse_pin(text: str) -> bytes:
 
     :raises ValueError: it is neither.
     """
-    value = text.strip().removeprefix("sha256:").removeprefix("//")
+    value = text.strip().removeprefix("sha256:").rstrip("=")
+    if len(value) != _PIN_LENGTH:
+        # As some write it. A digest may begin like this, too.
+        value = value.removeprefix("//")
     if _HEX.fullmatch(value):
         return bytes.fromhex(value)
     try:
-        digest = base64.b64decode(value.rstrip("=") + "=", validate=True)
+        digest = base64.b64decode(value + "=", validate=True)
     except binascii.Error:
         digest = b""
     if len(digest) != hashlib.sha256().digest_size:

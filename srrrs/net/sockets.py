@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import math
 import socket
+import sys
+from array import array
+from collections.abc import Callable
 from typing import Any, Final
 
 from srrrs.net.heartbeat import SILENCE
@@ -70,6 +73,33 @@ def is_stranded(transport: Any) -> bool:
     except OSError as problem:
         return problem.errno == errno.EADDRNOTAVAIL
     return False
+
+
+def is_taken(transport: Any) -> bool:
+    """Whether the peer's system has acknowledged all that was written to a connection, so that the
+    path worked and what is waited for is the peer. ``False`` where that cannot be told."""
+    sock = socket_below(transport)
+    if sock is None or _OUTQ is None or sock.family not in _INET:
+        return False
+    left = array("i", [1])
+    try:
+        _OUTQ(sock.fileno(), left)
+    except OSError:
+        return False
+    return left[0] == 0
+
+
+def _outq() -> Callable[[int, array[int]], object] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    import fcntl
+    import termios
+
+    # tcp(7), SIOCOUTQ: the bytes that are unsent or unacknowledged.
+    return lambda number, left: fcntl.ioctl(number, termios.TIOCOUTQ, left)
+
+
+_OUTQ: Final = _outq()
 
 
 def _set(sock: socket.socket, level: int, name: str, value: int) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from mypy_extensions import mypyc_attr
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -18,7 +19,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from srrrs.net.channel import LINGER
 from srrrs.protocol.errors import ResetCode
@@ -30,7 +31,9 @@ CLOSE_TIMEOUT: Final = 120.0
 """Seconds that a closed local connection has to take its last bytes before it is aborted."""
 
 
-@implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
+# Declared a StreamHandler by its methods only: where mypyc compiles a class that has a Protocol as
+# its base, weak references to Python's subclasses of it go astray.
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Splice:
     """The protocol of the local connection, and the handler of the stream, both in one.
 
@@ -41,10 +44,9 @@ class Splice:
     :param channel: the stream, which from now on is the splice's.
     """
 
-    _log = Logger()
+    _log: ClassVar = Logger()
 
     __slots__ = (
-        "__weakref__",
         "_can_half_close",
         "_clock",
         "_closing",
@@ -351,3 +353,6 @@ class Splice:
     def _fault(self) -> None:
         self._log.failure("a transport failed under a stream")
         self._stream.reset(ResetCode.INTERNAL)
+
+
+classImplements(Splice, IProtocol, IHalfCloseableProtocol, IPushProducer)

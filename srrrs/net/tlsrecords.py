@@ -61,6 +61,9 @@ class BatchedTLS(TLSMemoryBIOProtocol):
         self._tlsConnection = self.factory._creatorCallable(self)
         self._appSendBuffer: list[bytes] = []
         ProtocolWrapper.makeConnection(self, transport)
+        self._begin()
+
+    def _begin(self) -> None:
         self._checkHandshakeStatus()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -180,6 +183,14 @@ class BatchedTLS(TLSMemoryBIOProtocol):
                 break
 
 
+class AnsweringTLS(BatchedTLS):
+    """The server's end, which has nothing to do before the client has spoken. Connections may wait
+    for their turn in great numbers, and some give up: those cost no handshake's memory and time."""
+
+    def _begin(self) -> None:
+        pass
+
+
 def _in_records(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int, int]]:
     """Cut ``chunks`` into parts, each a start and a stop in bytes, that fill whole records but for
     the last one. Only what is smaller than a record is copied."""
@@ -217,7 +228,7 @@ def tls_factory(
     :param context: a connection creator, as ``TLSMemoryBIOFactory`` takes it.
     """
     factory = TLSMemoryBIOFactory(context, is_client, wrapped, clock)
-    factory.protocol = BatchedTLS
+    factory.protocol = BatchedTLS if is_client else AnsweringTLS
     factory.noisy = False
     return factory
 

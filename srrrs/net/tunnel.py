@@ -7,27 +7,30 @@ happens to it when is in :mod:`srrrs.protocol.lifecycle`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from zope.interface import Interface, implementer
+from zope.interface import classImplements
 
 from srrrs.net.acks import Acknowledger
 from srrrs.net.address import visitor_address, visitor_text
 from srrrs.net.carrier import ICarrier, ICarrierHandler
 from srrrs.net.channel import Channel
+from srrrs.net.handler import ITunnelHandler, TunnelLost
 from srrrs.net.heartbeat import Heartbeat
 from srrrs.net.output import Output
+from srrrs.net.turn import traffic_on
 from srrrs.protocol.errors import FINAL, CloseCode, ProtocolError, ResetCode, TunnelGone
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import ControlFrame
 from srrrs.protocol.lifecycle import TRANSITIONS, Action, Input, State
-from srrrs.protocol.mux import Limits, Multiplexer, Role
+from srrrs.protocol.mux import Limits, Multiplexer, MuxHandler, Role
 from srrrs.protocol.session import REPLAY, Session
 from srrrs.protocol.stream import Stream
+
+__all__ = ["PROBE_MIN", "PROBE_ROUND_TRIPS", "ITunnelHandler", "Tunnel", "TunnelLost"]
 
 PROBE_MIN: Final = 1.0
 """Seconds that a carrier in doubt has at least to be heard."""
@@ -37,38 +40,7 @@ SMOOTHING: Final = 1 / 8
 """Weight of a new round-trip sample (RFC 6298, 2.3)."""
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelLost:
-    """How a tunnel, or one of its carriers, ended: a close code where one was given, and a line
-    for people."""
-
-    code: int | None
-    reason: str
-    expired: bool = False
-    """Whether the session was parked, and given up."""
-
-
-class ITunnelHandler(Interface):
-    """Whom a tunnel tells: the relay's or the agent's side of it."""
-
-    def stream_opened(channel: Channel, service_id: int) -> None:
-        """The peer opened a stream (agent only): attach a protocol, or reset it."""
-
-    def control_received(frame: ControlFrame) -> None:
-        """A service frame or GOAWAY."""
-
-    def tunnel_parked(lost: TunnelLost) -> None:
-        """The carrier broke; the session waits for another."""
-
-    def tunnel_resumed(replayed: int) -> None:
-        """The session goes on, on another carrier; ``replayed`` bytes are sent again."""
-
-    def tunnel_lost(lost: TunnelLost) -> None:
-        """The end, once."""
-
-
-@implementer(ICarrierHandler)
-class Tunnel:
+class Tunnel(MuxHandler):
     """One end of a tunnel.
 
     :param clock: the reactor, for the turn's flush, heartbeats and deadlines.
@@ -77,7 +49,7 @@ class Tunnel:
     :ivar grace: seconds for which the session is kept after a carrier's end.
     """
 
-    _log = Logger()
+    _log: ClassVar = Logger()
 
     def __init__(
         self,
@@ -104,6 +76,7 @@ class Tunnel:
         # Ended, its carrier's closing handshake still under way.
         self._closing = False
         self._acks = Acknowledger(clock)
+        self._traffic = traffic_on(clock)
         self._output = Output(clock, self.mux, self._acks, lambda: self.abort("internal error"))
         self._grace_call: IDelayedCall | None = None
         self._heartbeat = Heartbeat(clock, self._silent, self._sampled)
@@ -228,13 +201,14 @@ class Tunnel:
             return
         if end is None:
             end = len(data)
+        now: float = carrier.heard_at
         try:
-            self.mux.receive(data, start, end, carrier.heard_at)
+            self.mux.receive(data, start, end, now)
         except ProtocolError as error:
             self._fail(error)
             return
         if carrier is self._carrier:
-            self._acks.parsed(end - start, carrier.heard_at)
+            self._acks.parsed(end - start, now)
 
     def ack_received(self, count: int) -> None:
         carrier = self._carrier
@@ -392,6 +366,8 @@ class Tunnel:
         for waiter in waiters:
             waiter.callback(None)
 
+
+classImplements(Tunnel, ICarrierHandler)
 
 _ACTIONS: Final[dict[Action, Callable[[Tunnel, Any], None]]] = {
     Action.START: Tunnel._do_start,

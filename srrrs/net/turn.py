@@ -35,3 +35,13 @@ def soon(clock: IReactorTime) -> Callable[[float, Callable[[], None]], Pending]:
     if loop is not None:
         return loop.call_later  # type: ignore[no-any-return]
     return clock.callLater
+
+
+def traffic_on(clock: IReactorTime) -> Callable[[], None]:
+    """What is to be told of traffic: a reactor that can then polls a moment before it sleeps."""
+    polling = getattr(clock, "polling", None)
+    return _nothing if polling is None else polling.traffic
+
+
+def _nothing() -> None:
+    pass

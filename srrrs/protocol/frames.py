@@ -141,6 +141,8 @@ ControlFrame: TypeAlias = Register | Registered | Refused | Withdraw | Withdrawn
 class FrameHandler(Protocol):
     """Whom the decoder calls, in the order of the bytes."""
 
+    __slots__ = ()
+
     def data_received(self, stream_id: int, data: bytes) -> None: ...
     def open_received(self, stream_id: int, service_id: int, window: int, visitor: str) -> None: ...
     def fin_received(self, stream_id: int) -> None: ...
@@ -303,21 +305,21 @@ class FrameDecoder:
 
         :raises ProtocolError: the bytes are no valid frames; the decoder is of no use afterwards.
         """
-        if end is None:
-            end = len(data)
-        if self._hold:
-            data = self._hold + bytes(data[start:end])
-            self._hold = b""
-            start, end = 0, len(data)
-        # Of a bytearray, slices would be such too.
-        whole: Any = data
-        view = None if isinstance(data, bytes) else memoryview(data)
-        handler = self._handler
         pos = start
+        last = len(data) if end is None else end
+        if self._hold:
+            data = self._hold + bytes(data[pos:last])
+            self._hold = b""
+            pos, last = 0, len(data)
+        # Of a bytearray, slices would be such too.
+        whole, view = (data, None) if isinstance(data, bytes) else (b"", memoryview(data))
+        handler = self._handler
+        word: int
+        identifier: int
         remaining = self._remaining
-        while pos < end:
+        while pos < last:
             if remaining:
-                stop = min(pos + remaining, end)
+                stop = min(pos + remaining, last)
                 remaining -= stop - pos
                 # Recorded before the call: the handler may raise and the caller may look.
                 self._remaining = remaining
@@ -326,8 +328,8 @@ class FrameDecoder:
                 )
                 pos = stop
                 continue
-            if end - pos < HEADER_SIZE:
-                self._hold = bytes(data[pos:end])
+            if last - pos < HEADER_SIZE:
+                self._hold = bytes(data[pos:last])
                 return
             word, identifier = HEADER.unpack_from(data, pos)
             length = word & 0xFFFFFF
@@ -336,7 +338,7 @@ class FrameDecoder:
                     raise ProtocolError(f"a DATA frame of {length} bytes")
                 pos += HEADER_SIZE
                 stop = pos + length
-                if stop <= end:
+                if stop <= last:
                     handler.data_received(
                         identifier, whole[pos:stop] if view is None else bytes(view[pos:stop])
                     )
@@ -347,13 +349,13 @@ class FrameDecoder:
                 continue
             if length > MAX_CONTROL:
                 raise ProtocolError(f"a frame of type {word >> 24} with {length} bytes")
-            start = pos + HEADER_SIZE
-            if end - start < length:
+            begin = pos + HEADER_SIZE
+            if last - begin < length:
                 self._check_type(word >> 24)
-                self._hold = bytes(data[pos:end])
+                self._hold = bytes(data[pos:last])
                 return
-            pos = start + length
-            self._dispatch(word >> 24, identifier, bytes(data[start:pos]))
+            pos = begin + length
+            self._dispatch(word >> 24, identifier, bytes(data[begin:pos]))
 
     def _check_type(self, kind: int) -> None:
         if kind not in self._receives and kind < FIRST_OPTIONAL_TYPE:

@@ -16,7 +16,15 @@ from srrrs.protocol.errors import (
     TunnelGone,
 )
 from srrrs.protocol.flow import BASE_WINDOW, OPENING_WINDOW, Budget, ReceiveWindow
-from srrrs.protocol.frames import ControlFrame, FrameDecoder, Goaway
+from srrrs.protocol.frames import (
+    HEADER,
+    HEADER_SIZE,
+    ControlFrame,
+    FrameDecoder,
+    FrameHandler,
+    Goaway,
+    encode_window,
+)
 from srrrs.protocol.scheduler import QUANTUM, Scheduler
 from srrrs.protocol.stream import TRANSITIONS, Act, Input, Stream, StreamState
 
@@ -35,7 +43,11 @@ LARGE: Final = 256 * 1024
 MAX_FRAME: Final = 1024 * 1024
 """Payload bytes of a DATA frame that an end takes which does not say otherwise."""
 
-_OPEN, _REMOTE_DONE = StreamState.OPEN, StreamState.REMOTE_DONE
+# Looked up once: this is asked for each frame.
+_OPEN: Final = StreamState.OPEN
+_LOCAL_DONE: Final = StreamState.LOCAL_DONE
+_REMOTE_DONE: Final = StreamState.REMOTE_DONE
+_CLOSED: Final = StreamState.CLOSED
 
 
 class Role(Enum):
@@ -65,6 +77,8 @@ class Limits:
 class MuxHandler(Protocol):
     """Whom the multiplexer tells what concerns the tunnel as a whole."""
 
+    __slots__ = ()
+
     def stream_opened(self, stream: Stream) -> None:
         """The peer opened a stream; set its ``handler`` or reset it, before returning."""
 
@@ -75,7 +89,7 @@ class MuxHandler(Protocol):
         """There is something for :meth:`Multiplexer.take`, where there was nothing before."""
 
 
-class Multiplexer:
+class Multiplexer(FrameHandler):
     """One end's streams.
 
     Bytes go in by :meth:`receive` and come out of :meth:`take`; the caller decides when and how
@@ -175,7 +189,7 @@ class Multiplexer:
         if handler is not None:
             handler.fin_received()
         # The handler may have ended the stream meanwhile; _remove is idempotent.
-        if stream.state is StreamState.CLOSED:
+        if stream.state is _CLOSED:
             self._remove(stream, None, "")
 
     def reset_received(self, stream_id: int, code: int, reason: str) -> None:
@@ -266,7 +280,7 @@ class Multiplexer:
 
     def reset(self, stream: Stream, code: ResetCode, reason: str) -> None:
         """End a stream at once (called by it)."""
-        stream.state = StreamState.CLOSED
+        stream.state = _CLOSED
         self._queue(frames.encode_reset(stream.id, code, reason))
         self._remove(stream, code, reason)
 
@@ -278,7 +292,7 @@ class Multiplexer:
 
     def grant(self, stream: Stream, credit: int) -> None:
         """Grant the peer more bytes on a stream (called by it)."""
-        if stream.state in (_OPEN, StreamState.LOCAL_DONE):
+        if stream.state in (_OPEN, _LOCAL_DONE):
             self._grant(stream.id, credit)
 
     def close(self, code: ResetCode, reason: str) -> None:
@@ -289,7 +303,7 @@ class Multiplexer:
         self._grants.clear()
         self._scheduler = Scheduler()
         for stream in list(self.streams.values()):
-            stream.state = StreamState.CLOSED
+            stream.state = _CLOSED
             self._remove(stream, code, reason)
 
     # --- what goes to the peer ----------------------------------------------------------
@@ -319,7 +333,7 @@ class Multiplexer:
             self._control_size = 0
         if self._grants:
             for stream_id, grant in self._grants.items():
-                out.append(frames.encode_window(stream_id, grant))
+                out.append(encode_window(stream_id, grant))
             total += 12 * len(self._grants)
             self._grants.clear()
         scheduler = self._scheduler
@@ -347,14 +361,14 @@ class Multiplexer:
             return 0
         total = 0
         queued = stream.queued
-        most = min(queued, stream.credit, self.peer_frame)
+        most = min(min(queued, stream.credit), self.peer_frame)  # noqa: PLW3301  # a call less
         if most > 0:
             queue = stream.queue
             if type(queue[0]) is not bytes:
                 queue[0] = bytes(queue[0])
             if queued <= most and queued <= allowed:
                 length = queued
-                out.append(frames.HEADER.pack(length, stream.id))
+                out.append(HEADER.pack(length, stream.id))
                 out += queue  # type: ignore[arg-type]  # Only the first may be a view.
                 queue.clear()
             else:
@@ -373,21 +387,21 @@ class Multiplexer:
                         chunk = view[:size]
                     taken.append(chunk if type(chunk) is bytes else bytes(chunk))
                     length += size
-                out.append(frames.HEADER.pack(length, stream.id))
+                out.append(HEADER.pack(length, stream.id))
                 out += taken
             stream.credit -= length
             self.backlog.shrink(stream, length)
-            total = length + frames.HEADER_SIZE
+            total = length + HEADER_SIZE
         if stream.queued:
             if stream.credit:
                 self._scheduler.requeue(stream)
         elif stream.fin_queued:
             out.append(frames.encode_fin(stream.id))
-            total += frames.HEADER_SIZE
+            total += HEADER_SIZE
             stream.state, _ = TRANSITIONS[stream.state, Input.SEND_FIN]
             if stream.handler is not None:
                 stream.handler.fin_sent()
-            if stream.state is StreamState.CLOSED:
+            if stream.state is _CLOSED:
                 self._remove(stream, None, "")
         return total
 

@@ -55,6 +55,7 @@ class Act(Enum):
 
 
 _S, _I, _A = StreamState, Input, Act
+_CLOSED: Final = StreamState.CLOSED
 TRANSITIONS: Final[dict[tuple[StreamState, Input], tuple[StreamState, Act]]] = {
     (_S.OPEN, _I.RECV_DATA): (_S.OPEN, _A.TAKE),
     (_S.OPEN, _I.RECV_FIN): (_S.REMOTE_DONE, _A.TAKE),
@@ -91,6 +92,8 @@ TRANSITIONS: Final[dict[tuple[StreamState, Input], tuple[StreamState, Act]]] = {
 
 class StreamHandler(Protocol):
     """The local side of a stream."""
+
+    __slots__ = ()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the stream; call :meth:`Stream.consumed` once they are taken."""
@@ -160,7 +163,7 @@ class Stream:
 
     def write(self, data: bytes) -> None:
         """Queue bytes to be sent; nothing after :meth:`finish` or the end."""
-        if data and self.state is not StreamState.CLOSED and not self.fin_queued:
+        if data and self.state is not _CLOSED and not self.fin_queued:
             self.queue.append(data)
             self._backlog.grow(self, len(data))
             if self.credit and not self.active:
@@ -168,13 +171,13 @@ class Stream:
 
     def finish(self) -> None:
         """Half-close: FIN after what is queued."""
-        if self.state is not StreamState.CLOSED and not self.fin_queued:
+        if self.state is not _CLOSED and not self.fin_queued:
             self.fin_queued = True
             self._mux.finish(self)
 
     def reset(self, code: ResetCode, reason: str = "") -> None:
         """End both directions at once; what is queued is dropped. Nothing once closed."""
-        if self.state is not StreamState.CLOSED:
+        if self.state is not _CLOSED:
             self._mux.reset(self, code, reason)
 
     def consumed(self, size: int, now: float | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, NoReturn
 
 from twisted.python import usage
 
+from srrrs import _form
 from srrrs._version import __version__
 from srrrs.config import AgentConfig, ConfigError, RelayConfig, agent_config, relay_config
 from srrrs.config.option import Option
@@ -52,7 +53,7 @@ class CommandOptions(usage.Options):
 
     def opt_version(self) -> NoReturn:
         """Print the version and exit."""
-        print(f"srrrs {__version__}")
+        print(f"srrrs {__version__} ({_form.describe()})")
         raise SystemExit(0)
 
     def opt_help(self) -> NoReturn:

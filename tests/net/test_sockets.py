@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -17,6 +18,7 @@ from srrrs.net.sockets import (
     KEEPALIVE_PROBES,
     MAX_KEEPALIVE,
     is_stranded,
+    is_taken,
     notice_silence,
     socket_below,
 )
@@ -211,3 +213,28 @@ def test_carriers(kind: str, secure: bool, tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, kind, listen, url, pin]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=env)
     assert (done.stdout, done.returncode) == ("True False\n" * 2 + "None\n", 0), done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells")
+def test_what_the_peers_system_has_acknowledged() -> None:
+    """Read by the peer or not; more than it takes is not acknowledged."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with socket.create_connection(server.getsockname()) as client:
+            client.setblocking(False)
+            assert is_taken(Wrapper(Holder(client)))
+            client.send(b"hello")
+            assert is_taken(Holder(client))
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client.send(bytes(65536))
+            assert not is_taken(Holder(client))
+        assert not is_taken(Holder(client))
+
+
+def test_what_no_system_can_tell() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert not is_taken(Holder(one))
+    assert not is_taken(FakeTransport())
+    assert not is_taken(None)

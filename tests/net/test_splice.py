@@ -24,14 +24,20 @@ QUEUE = 4 * BASE_WINDOW
 LIMITS = Limits(window=BASE_WINDOW, stream_queue=QUEUE)
 
 
+class Watched(Splice):
+    """One that can be referred to weakly, as those of compiled classes cannot."""
+
+
 class Rig:
     """A visitor's connection spliced to a stream, whose other end a recorder has."""
 
-    def __init__(self, tls: bool = False, attach: bool = True, **transport: Any) -> None:
+    def __init__(
+        self, tls: bool = False, attach: bool = True, kind: type[Splice] = Splice, **transport: Any
+    ) -> None:
         self.pair = Pair(LIMITS)
         self.near, self.far = self.pair.open()
         self.local: Any = FakeTransport(tls=tls, **transport)
-        self.splice = Splice(self.near)
+        self.splice = kind(self.near)
         self.local.attach(self.splice)
         self.end = HalfCloseRecorder()
         if attach:
@@ -517,7 +523,7 @@ def test_a_splice_keeps_nothing_alive() -> None:
     gc.collect()
     gc.disable()
     try:
-        rig = Rig()
+        rig = Rig(kind=Watched)
         live = [weakref.ref(rig.splice)]
         rig.far.write(b"bye")
         rig.far.loseConnection()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
-from OpenSSL.SSL import Error
+from OpenSSL.SSL import TLS_METHOD, Connection, Context, Error
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
@@ -280,3 +280,20 @@ def test_cut_anywhere(ends: Ends) -> None:
     for pos in range(0, len(wire), 1001):
         ends.tls[0].dataReceived(wire[pos : pos + 1001])
     assert ends.relay.data == data
+
+
+def test_a_server_does_nothing_before_the_client_has_spoken() -> None:
+    """One that gives up while it waits has cost no handshake."""
+    relay = identity()
+    told = Told(b"")
+    tls = tls_factory(
+        relay.context, False, Factory.forProtocol(lambda: told), Clock()
+    ).buildProtocol(None)
+    assert isinstance(tls, BatchedTLS)
+    wire = Wire()
+    tls.makeConnection(wire)
+    connection: Any = tls._tlsConnection
+    new = Connection(Context(TLS_METHOD))
+    assert connection.get_state_string() == new.get_state_string()
+    tls.connectionLost(Failure(ConnectionDone()))
+    assert told.ended is not None

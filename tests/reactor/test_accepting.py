@@ -276,3 +276,42 @@ def test_systemd_endpoint() -> None:
             assert client.recv(1) == b""
         _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (0, b"")
+
+
+@ensure
+async def test_paused_from_the_start(loop_reactor: Any) -> None:
+    """Of many that are accepted at once, those that pause at once read nothing until they resume;
+    one that is lost at once is closed."""
+
+    class Choosy(Recorder):
+        def connectionMade(self) -> None:
+            super().connectionMade()
+            number = factory.protocols.index(self)
+            if number % 3 == 0:
+                self.transport.pauseProducing()
+            elif number % 3 == 1:
+                self.transport.abortConnection()
+
+    factory = Server(Choosy)
+    port = loop_reactor.listenTCP(0, factory, interface="127.0.0.1")
+    clients = []
+    for _ in range(9):
+        client = socket.socket()
+        client.connect(("127.0.0.1", port.getHost().port))
+        client.send(b"early")
+        clients.append(client)
+    await until(loop_reactor, lambda: len(factory.protocols) == 9)
+    for number, protocol in enumerate(factory.protocols):
+        if number % 3 == 1:
+            await protocol.lost
+        elif number % 3 == 2:
+            assert await protocol.received(5) == b"early"
+    await turns(loop_reactor)
+    for protocol in factory.protocols[::3]:
+        assert protocol.data == b""
+        protocol.transport.resumeProducing()
+        assert await protocol.received(5) == b"early"
+    for client in clients:
+        client.close()
+    await until(loop_reactor, lambda: all(each.reason for each in factory.protocols))
+    await port.stopListening()

@@ -86,3 +86,24 @@ def test_negative(reactor: Any) -> None:
     """A delay is not negative."""
     with pytest.raises(AssertionError):
         reactor.callLater(-1, print)
+
+
+@ensure
+async def test_a_timer_is_not_set_again_and_again(reactor: Any, monkeypatch: Any) -> None:
+    """A loop that counts whole milliseconds may be early; the reactor then does not spin until the
+    call is due."""
+    done: Deferred[None] = Deferred()
+    turned = 0
+    run = reactor.runUntilCurrent
+
+    def count() -> None:
+        nonlocal turned
+        turned += 1
+        run()
+
+    monkeypatch.setattr(reactor, "runUntilCurrent", count)
+    for number in range(20):
+        reactor.callLater(0.0103 + number * 0.0023, lambda: None)
+    reactor.callLater(0.0617, done.callback, None)
+    await done
+    assert turned < 70

@@ -206,6 +206,24 @@ async def test_stale_socket(loop_reactor: Any, tmp_path: Path) -> None:
 
 
 @ensure
+@pytest.mark.parametrize("name", ["", "a", "ab", "abc", "abcd"])
+async def test_named_clients(
+    loop_reactor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whatever a client's socket is called, it is taken for a name, not for a TCP address."""
+    monkeypatch.chdir(tmp_path)
+    factory = Server()
+    port = loop_reactor.listenUNIX("server", factory)
+    with socket.socket(socket.AF_UNIX) as client:
+        if name:
+            client.bind(name)
+        client.connect("server")
+        await until(loop_reactor, lambda: factory.protocols)
+    await until(loop_reactor, lambda: factory.protocols[0].reason)
+    await port.stopListening()
+
+
+@ensure
 async def test_nobody_listens(reactor: Any, tmp_path: Path) -> None:
     """A path without a listener fails as it does for a file that is not there."""
     factory = Client(Recorder())

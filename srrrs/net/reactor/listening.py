@@ -14,12 +14,14 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from srrrs.net.address import ipv4_address
 from srrrs.net.reactor.sockets import accept
 from srrrs.net.reactor.tcp import TCPServer
 from srrrs.net.reactor.unix import UNIXServer
 
 if TYPE_CHECKING:
     from srrrs.net.reactor.reactor import LoopReactor
+    from srrrs.net.reactor.stream import RawStream
 
 log = Logger()
 
@@ -56,6 +58,15 @@ class AcceptingPort(tcp.Port):
         super().stopReading()
 
     def doRead(self) -> None:
+        reactor = self.reactor
+        streams: list[RawStream] = []
+        reactor.beginning = streams
+        try:
+            self._accept_some()
+        finally:
+            reactor.begin_together(streams)
+
+    def _accept_some(self) -> None:
         for _ in range(min(ACCEPT_BATCH, self.numberAccepts)):
             if not self._accepting or self._pause is not None:
                 return
@@ -77,12 +88,12 @@ class AcceptingPort(tcp.Port):
                 log.failure("Unhandled error while accepting on {port!r}", port=self)
 
     def _serve(self, skt: socket.socket, addr: Any) -> None:
-        if len(addr) == 4 and addr[3]:
-            # A scoped IPv6 address: name its interface.
-            flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
-            addr = (socket.getnameinfo(addr, flags)[0], *addr[1:])
         assert self.factory is not None
         try:
+            if self.addressFamily == socket.AF_INET6 and addr[3]:
+                # A scoped address: name its interface.
+                flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+                addr = (socket.getnameinfo(addr, flags)[0], *addr[1:])
             protocol = self.factory.buildProtocol(self._buildAddr(addr))
         except BaseException:
             skt.close()
@@ -134,6 +145,9 @@ class TCPPort(AcceptingPort):
     """A TCP port."""
 
     transport = TCPServer  # type: ignore[assignment]
+
+    def _buildAddr(self, addr: Any) -> Any:
+        return ipv4_address(*addr) if len(addr) == 2 else super()._buildAddr(addr)
 
 
 class UNIXPort(AcceptingPort, unix.Port):

@@ -6,21 +6,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
 from twisted.internet import error
 from twisted.internet._signals import SignalHandling, _MultiSignalHandling
 from twisted.internet.base import ReactorBase
-from twisted.internet.interfaces import IConnector, IProtocolFactory
+from twisted.internet.interfaces import IConnector, IProtocol, IProtocolFactory
 from twisted.python import context
+from twisted.python.failure import Failure
 
+from srrrs.net.reactor.link import TCPLink
 from srrrs.net.reactor.listening import TCPPort, UNIXPort
+from srrrs.net.reactor.polling import MOST, Polling
 from srrrs.net.reactor.signals import ChildSignalHandling
 from srrrs.net.reactor.soon import SoonReactor
 from srrrs.net.reactor.stream import RawStream
-from srrrs.net.reactor.tcp import TCPConnector, TCPServer
+from srrrs.net.reactor.tcp import TCPClient, TCPConnector, TCPServer
 from srrrs.net.reactor.unix import UNIXConnector, UNIXServer
 
 
@@ -31,12 +36,19 @@ class LoopReactor(SoonReactor):
     `AsyncioSelectorReactor`.
 
     :ivar loop: the event loop.
+    :ivar polling: is told of traffic, and then keeps the loop from sleeping for a moment.
     :ivar streams: the connections that the loop has.
+    :ivar beginning: collects those that are attached to the loop in one go.
     """
 
     def __init__(self, eventloop: asyncio.AbstractEventLoop | None = None) -> None:
         self.loop = uvloop.new_event_loop() if eventloop is None else eventloop
+        # Polling spares nothing where no other processor could do the work meanwhile.
+        several = (os.cpu_count() or 1) > 1
+        self.polling = Polling(self.loop.call_soon, most=MOST if several else 0.0)
         self.streams: set[RawStream] = set()
+        self.beginning: list[RawStream] | None = None
+        self._dials: list[TCPClient] = []
         # The stack of log contexts of the thread that the reactor runs in.
         self.contexts = context.theContextTracker.currentContext().contexts
         super().__init__(self.loop)
@@ -97,6 +109,35 @@ class LoopReactor(SoonReactor):
         """Whether a descriptor that is not the loop's is watched for reading."""
         return descriptor in self._readers
 
+    # -- many connections in one turn -----------------------------------------------------------
+
+    def begin_together(self, streams: list[RawStream]) -> None:
+        """Have connections begin that were collected in `beginning`."""
+        self.beginning = None
+        if streams:
+            self.loop.call_soon(self._begin_all, streams)
+
+    def _begin_all(self, streams: list[RawStream]) -> None:
+        for stream in streams:
+            if not stream._reading:
+                stream._begin()
+
+    def dial(self, client: TCPClient) -> None:
+        """Have a client connect in the next turn."""
+        if not self._dials:
+            self.loop.call_soon(self._dial_all)
+        self._dials.append(client)
+
+    def _dial_all(self) -> None:
+        dials, self._dials = self._dials, []
+        streams: list[RawStream] = []
+        self.beginning = streams
+        try:
+            for client in dials:
+                client._call(client.doConnect)
+        finally:
+            self.begin_together(streams)
+
     # -- IReactorTCP ----------------------------------------------------------------------------
 
     def listenTCP(
@@ -117,6 +158,21 @@ class LoopReactor(SoonReactor):
         c = TCPConnector(host, port, factory, timeout, bindAddress, self)
         c.connect()
         return c
+
+    def connect_to(
+        self,
+        host: str,
+        port: int,
+        protocol: IProtocol,
+        failed: Callable[[Failure], object],
+        timeout: float = 30.0,
+    ) -> TCPLink:
+        """Connect a protocol that is there already, in fewer steps than `connectTCP`.
+
+        :param failed: called with the failure where no connection comes about.
+        :param timeout: seconds.
+        """
+        return TCPLink(host, port, protocol, failed, timeout, self)
 
     # -- IReactorUNIX ---------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""Delayed calls without a delay, which Twisted's own code makes at every turn."""
+"""Delayed calls: cheaper ones without a delay, which Twisted's own code makes at every turn, and a
+timer that does not spin."""
 
 # Twisted does not annotate the classes that this derives from.
 # mypy: disable-error-code="no-untyped-call"
@@ -7,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import DelayedCall
 from twisted.logger import Logger
 
 log = Logger()
+
+TICK: Final = 0.001
+"""Seconds by which the loop may be early: uvloop counts whole milliseconds, and rounds."""
 
 
 def _ignore(call: DelayedCall) -> None:
@@ -27,6 +31,9 @@ class SoonReactor(AsyncioSelectorReactor):
     """
 
     loop: asyncio.AbstractEventLoop
+    # Twisted's, which does not say what they become.
+    _scheduledAt: Any
+    _timerHandle: Any
 
     def __init__(self, eventloop: asyncio.AbstractEventLoop) -> None:
         self._soon: list[DelayedCall] = []
@@ -71,6 +78,19 @@ class SoonReactor(AsyncioSelectorReactor):
         call.resetter = self._moveCallLaterSooner
         self._newTimedCalls.append(call)
         self._reschedule()
+
+    def _reschedule(self) -> None:
+        # Twisted's, but for the tick. A timer that fires before the first call is due is set anew
+        # with next to no time, fires again at once, and so on until it is.
+        timeout = self.timeout()
+        if timeout is None:
+            return
+        now = self.loop.time()
+        self._scheduledAt = now + timeout
+        if self._timerHandle is not None:
+            self._timerHandle.cancel()
+        at = now if timeout <= 0 else now + timeout + TICK
+        self._timerHandle = self.loop.call_at(at, self._onTimer)
 
     def getDelayedCalls(self) -> Any:
         soon = [call for call in self._soon if not call.cancelled]

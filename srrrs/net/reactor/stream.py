@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
+from weakref import ref
 
 from twisted.internet import error
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
@@ -37,6 +38,15 @@ class RawStream(WritingStream):
     _tempDataLen = 0
     # The stack of log contexts of the thread that the reactor runs in.
     _contexts: list[Any]
+    # What attaches it to the loop, and what that waits for.
+    _attaching: Coroutine[Any, Any, Any] | None = None
+    _attached: Any = None
+
+    def fileno(self) -> int:
+        try:
+            return self.socket.fileno()
+        except AttributeError:
+            return -1
 
     @property
     def protocol(self) -> IProtocol:
@@ -70,42 +80,51 @@ class RawStream(WritingStream):
         reactor = self.reactor
         loop = reactor.loop
         self._contexts = reactor.contexts
-        reactor.streams.add(self)
         # The coroutine does its work up to its only await at once: a task would put that off by a
-        # turn, and cost twice as much.  In its next turn the loop calls `connection_made`, starts
-        # reading, and then, before it polls, calls `_begin`, which lets the coroutine end.
-        attaching = loop.connect_accepted_socket(lambda: self, self.socket)  # type: ignore[type-var]
-        attaching.send(None)
+        # turn, and cost twice as much.  It never goes on: where it is closed there, it closes the
+        # loop's transport, at once, which nothing else does.
+        # A weak reference is what gives itself when it is called that costs least.
+        attaching = loop.connect_accepted_socket(ref(self), self.socket)  # type: ignore[type-var]
+        self._attached = attaching.send(None)
+        self._attaching = attaching
+        reactor.streams.add(self)
         self._delays = False  # The loop has set TCP_NODELAY.
-        loop.call_soon(self._begin, attaching)
+        # In its next turn the loop calls `connection_made`, starts reading, and then, before it
+        # polls, calls `_begin`.
+        if reactor.beginning is None:
+            loop.call_soon(self._begin)
+        else:
+            reactor.beginning.append(self)
 
     def connection_made(self, stream: asyncio.Transport) -> None:
+        """Catch up with what was asked for before the loop's transport was there."""
         if self.disconnected:
-            stream.abort()
+            self._detach()
             return
         self._stream = stream
         # With a limit of 0 the loop tells at once that the kernel takes no more, and then when
         # nothing waits any more.
         stream.set_write_buffer_limits(0)
         self._blocked = False
-
-    def _begin(self, attaching: Coroutine[Any, Any, Any]) -> None:
-        """Catch up with what was asked for before the loop's transport was there."""
-        try:
-            attaching.send(None)
-        except StopIteration:
-            pass
-        except Exception:
-            self._fail()
-        stream = self._stream
-        if stream is not None:
-            if not self._reading:
-                stream.pause_reading()
-            if self._gathered is not None:
-                self._send_gathered()
+        if self._gathered is not None:
+            self._send_gathered()
+        if not self._blocked:
             self._route()
-            if self._flush_due and not self._blocked:
+            if self._flush_due:
                 self._on_flush_due()
+
+    def _detach(self) -> None:
+        """Close the loop's transport, and with it the socket."""
+        attaching, self._attaching = self._attaching, None
+        if attaching is not None:
+            # What nobody waits for: otherwise it would be told of this as an error.
+            self._attached.cancel()
+            attaching.close()
+
+    def _begin(self) -> None:
+        """As far as the loop's reading is concerned."""
+        if not self._reading and self._stream is not None:
+            self._stream.pause_reading()
 
     def _forget_tls(self) -> None:
         """Undo what `startTLS` did to this connection."""
@@ -197,22 +216,28 @@ class RawStream(WritingStream):
         stream, self._stream = self._stream, None
         protocol = self._protocol
         self._protocol_name = protocol.__class__.__name__
-        del self.socket, self.fileno, self._protocol
+        del self.socket, self._protocol
         self._send = self._send_many = self._gathered = None
         self.reactor.streams.discard(self)
-        aborted = isinstance(reason.value, error.ConnectionAborted)
+        aborted = reason is not CONNECTION_DONE and isinstance(
+            reason.value, error.ConnectionAborted
+        )
         try:
             if producer is not None:
                 producer.stopProducing()
         finally:
             try:
-                end_socket(sock, not aborted, closed)
+                if aborted or not closed:
+                    end_socket(sock, not aborted)
+                if stream is not None:
+                    self._detach()
+                elif self._attaching is None:
+                    sock.close()
+                # Else the loop still has its transport begin, and would crash without it.
                 protocol.connectionLost(reason)
             finally:
                 if self.TLS:
                     self._forget_tls()
-                if stream is not None:
-                    stream.abort()
 
     # -- calling the application ----------------------------------------------------------------
 

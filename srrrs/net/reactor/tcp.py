@@ -24,6 +24,7 @@ from srrrs.net.reactor.sockets import stream_socket
 from srrrs.net.reactor.transport import StreamTransport
 
 if TYPE_CHECKING:
+    from srrrs.net.reactor.link import TCPLink
     from srrrs.net.reactor.reactor import LoopReactor
 
 log = Logger()
@@ -70,11 +71,9 @@ class TCPServer(TCPTransport, tcp.Server):
         sessionno: int,
         reactor: LoopReactor,
     ) -> None:
-        # tcp.Server's in fewer steps, but for the two texts below, which are rarely asked for.
+        # tcp.Server's in fewer steps, but for what is below, which is rarely asked for.
         self.reactor = reactor
-        sock.setblocking(False)
         self.socket = sock
-        self.fileno = sock.fileno
         if isinstance(protocol, TLSMemoryBIOProtocol):
             self.protocol = protocol
         else:
@@ -84,10 +83,13 @@ class TCPServer(TCPTransport, tcp.Server):
         self.server = server  # type: ignore[assignment]
         self.client = client
         self.sessionno = sessionno
-        self.hostname = client[0]
         self._attach()
         self._reading = True
         self.connected = 1
+
+    @property
+    def hostname(self) -> Any:  # type: ignore[override]
+        return self.client[0]
 
     @cached_property
     def logstr(self) -> str:  # type: ignore[override]
@@ -116,7 +118,7 @@ class TCPClient(TCPTransport, tcp.Client):
         host: str,
         port: int,
         bindAddress: Any,
-        connector: TCPConnector,
+        connector: TCPConnector | TCPLink,
         reactor: LoopReactor,
     ) -> None:
         family = None if bindAddress is not None else literal_family(host)
@@ -140,10 +142,9 @@ class TCPClient(TCPTransport, tcp.Client):
         self.reactor = reactor
         self._contexts = reactor.contexts
         self.socket = sock
-        self.fileno = sock.fileno
         self._protocol = None  # type: ignore[assignment]
         self.realAddress = self.addr
-        reactor.loop.call_soon(self._call, self.doConnect)
+        reactor.dial(self)
 
     def _finishInit(
         self,
@@ -156,6 +157,7 @@ class TCPClient(TCPTransport, tcp.Client):
         self.connector.arm(self)
         if whenDone is not None:
             tcp.Connection.__init__(self, skt, None, reactor)  # type: ignore[arg-type]
+            del self.fileno
             reactor.loop.call_soon(self._call, whenDone)
         else:
             if skt is not None:
@@ -222,13 +224,18 @@ class TCPClient(TCPTransport, tcp.Client):
             self.protocol = Protocol()
             self.loseConnection()
         else:
-            self.protocol = protocol
+            if isinstance(protocol, TLSMemoryBIOProtocol):
+                self.protocol = protocol
+            else:
+                self._protocol = protocol
+                # Before the loop's transport is there: a request has often come meanwhile.
+                self._send = self._send_early
             self._reading = True
             protocol.makeConnection(self)
 
     def _collectSocketDetails(self) -> None:
         self.reactor.streams.discard(self)
-        tcp.Client._collectSocketDetails(self)
+        del self.socket
 
     def connectionLost(self, reason: Failure) -> None:
         if not self.connected:

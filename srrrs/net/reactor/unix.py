@@ -115,6 +115,7 @@ class _Becoming(FileDescriptor):
         self.dataBuffer, self.offset = b"", 0
         self._tempDataBuffer, self._tempDataLen = [], 0
         protocol = self.__dict__.pop("protocol")
+        del self.fileno
         self.__class__ = self._loop_class
         if any(waiting):
             self._gathered = waiting

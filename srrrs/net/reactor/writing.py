@@ -125,6 +125,16 @@ class WritingStream(tcp.Connection):
             if not self.streamingProducer or self.producerPaused:
                 self.startWriting()
 
+    def _send_early(self, data: bytes) -> None:
+        # While nothing else has to be done, and there is no transport of the loop's.
+        try:
+            sent = self.socket.send(data)
+        except OSError:
+            sent = 0
+        if sent < len(data):
+            self._send = None
+            self._write_slowly((data[sent:],))
+
     def _write_early(self, data: bytes) -> None:
         if self._gathered is None:
             try:
@@ -243,7 +253,9 @@ class WritingStream(tcp.Connection):
     def loseWriteConnection(self) -> None:
         self._writeDisconnecting = True
         if not self._flush_due:
-            self.startWriting()
+            self._flush_due = True
+            if not self._blocked:
+                self.reactor.loop.call_soon(self._on_flush_due)
 
     def _closeWriteConnection(self) -> None:
         # tcp.Connection's, in fewer steps.

@@ -8,7 +8,6 @@ one frame. Autobahn's timers use the global reactor, so its timeouts are off and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import Struct
 from typing import Any, Final
 
 from autobahn.websocket.protocol import WebSocketProtocol
@@ -22,13 +21,12 @@ from zope.interface import implementer
 
 from srrrs.net import sockets
 from srrrs.net.carrier import ICarrier, ICarrierHandler
-from srrrs.net.websocket.binary import FrameReader, binary_frame
+from srrrs.net.websocket.messages import Messages
 from srrrs.net.websocket.quiet import QuietProtocol
 from srrrs.protocol import handshake
 from srrrs.protocol.errors import CloseCode, ProtocolError
 from srrrs.protocol.handshake import Challenge, Denied, Hello, Welcome
 from srrrs.protocol.mux import MAX_FRAME
-from srrrs.protocol.session import FIRST_OPTIONAL_KIND, Kind
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that the peer has for the closing handshake before the connection is aborted."""
@@ -36,9 +34,6 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds from the connection to the end of our handshake, unless an option says otherwise."""
 MAX_ANSWER_HEAD: Final = 16 * 1024
 """Bytes of a relay's answer to the opening handshake."""
-_COUNT = Struct("!Q")
-_SESSION, _ACK = int(Kind.SESSION), int(Kind.ACK)
-_SESSION_KIND, _ACK_KIND = bytes((Kind.SESSION,)), bytes((Kind.ACK,))
 _OPEN = WebSocketProtocol.STATE_OPEN
 _CONNECTING = WebSocketProtocol.STATE_CONNECTING
 
@@ -85,10 +80,8 @@ class CarrierBase(QuietProtocol):
     _masked = False
     _peer_masks: bool | None = True
     peer_frame = MAX_FRAME
-    # Whether the transport takes a bytearray, which Twisted's own do not.
-    _takes_buffers = False
-    _reader: FrameReader | None = None
-    _broken = False
+    # Theirs from the handshake's end on is what arrives and is sent.
+    _messages: Messages | None = None
     _in_control = False
     _paused = False
     _registered = False
@@ -97,16 +90,18 @@ class CarrierBase(QuietProtocol):
     _pong_waits: bytes | None = None
     _told: tuple[int | None, str] | None = None
     _over = False
-    # The message being received: its kind, and what of it is collected.
-    _kind = 0
+    # What came of the handshake's message.
     _collected = b""
 
     # --- ICarrier -----------------------------------------------------------------------
 
     def start(self, handler: ICarrierHandler) -> None:
         self._handler = handler
-        self._reader = FrameReader(self, self._peer_masks)
-        self._takes_buffers = getattr(self.transport, "takes_buffers", False)
+        messages = self._messages = Messages(self, handler, self._masked, self._peer_masks)
+        # Who calls the one or the other now reaches them with no step in between.
+        self.dataReceived = messages.data_received  # type: ignore[method-assign]
+        self.send = messages.send  # type: ignore[method-assign]
+        self.send_ack = messages.send_ack  # type: ignore[method-assign]
         self._cancel_handshake()
         self.handshake_over()
         if self._over:
@@ -121,20 +116,10 @@ class CarrierBase(QuietProtocol):
         return sockets.is_stranded(self.transport)
 
     def send(self, chunks: Sequence[bytes], size: int, ack: int | None = None) -> None:
-        if self.state != _OPEN:
-            return
-        frame = binary_frame(_SESSION_KIND, chunks, size, self._masked)
-        if ack is not None:
-            frame[0] = self._ack_frame(ack) + frame[0]
-        self._write(frame)
+        """There is no session before :meth:`start`, which sets another in its place."""
 
     def send_ack(self, count: int) -> None:
-        if self.state == _OPEN:
-            self._write([self._ack_frame(count)])
-
-    def _ack_frame(self, count: int) -> bytes:
-        # Short, and so in one piece.
-        return bytes(binary_frame(_ACK_KIND, (_COUNT.pack(count),), _COUNT.size, self._masked)[0])
+        """As :meth:`send`."""
 
     def ping(self, payload: bytes) -> None:
         self.sendPing(payload)  # type: ignore[attr-defined]
@@ -154,7 +139,14 @@ class CarrierBase(QuietProtocol):
             self.transport.abortConnection()
 
     def detach(self) -> None:
-        self._handler = None
+        self._take_handler()
+
+    def _take_handler(self) -> ICarrierHandler | None:
+        """Whom to tell, for the last time."""
+        if self._messages is not None:
+            self._messages.handler = None
+        handler, self._handler = self._handler, None
+        return handler
 
     visitor: IAddress | None = None
     """Who the peer is, where a proxy in between has told; set before the connection is made."""
@@ -178,14 +170,6 @@ class CarrierBase(QuietProtocol):
         if self.state == _OPEN:
             self.sendMessage(handshake.encode(message))  # type: ignore[attr-defined]
 
-    def _write(self, frame: list[bytes | bytearray]) -> None:
-        if self._masked and not self._takes_buffers:
-            frame = [bytes(part) for part in frame]
-        if len(frame) == 1:
-            self.transport.write(frame[0])
-        else:
-            self.transport.writeSequence(frame)
-
     # --- from the transport -------------------------------------------------------------
 
     def connectionMade(self) -> None:
@@ -198,64 +182,28 @@ class CarrierBase(QuietProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.heard_at = self.clock.seconds()
-        reader = self._reader
-        if reader is None:
-            try:
-                self._dataReceived(data)  # type: ignore[attr-defined]
-            except UnicodeDecodeError:
-                # Autobahn takes heads for UTF-8.
-                if self.state != _CONNECTING:
-                    raise
-                self.failHandshake("the head is no UTF-8")  # type: ignore[attr-defined]
-                return
-            if self._reader is None:
-                return
+        try:
+            self._dataReceived(data)  # type: ignore[attr-defined]
+        except UnicodeDecodeError:
+            # Autobahn takes heads for UTF-8.
+            if self.state != _CONNECTING:
+                raise
+            self.failHandshake("the head is no UTF-8")  # type: ignore[attr-defined]
+            return
+        if self._messages is not None:
             # The handshake ended just now: what Autobahn holds is ours.
             data, self.data = self.data, b""
-            reader = self._reader
-        if self._broken:
-            return
-        try:
-            reader.feed(data)
-        except ProtocolError as error:
-            # What follows cannot be read: the peer has the close's deadline to go.
-            self._broken = True
-            self.fail(error)
-
-    # --- from the frame reader ----------------------------------------------------------
-
-    def message_data(self, data: bytes | bytearray, start: int, end: int, first: bool) -> None:
-        handler = self._handler
-        if handler is None or self.state != _OPEN:
-            return
-        if first:
-            self._kind = data[start]
-            self._collected = b""
-            start += 1
-        if self._kind == _SESSION:
-            handler.session_data(data, start, end)
-        elif self._kind == _ACK:
-            self._collected += data[start:end]
-            if len(self._collected) > _COUNT.size:
-                raise ProtocolError("an acknowledgement that is too long")
-        elif self._kind < FIRST_OPTIONAL_KIND:
-            raise ProtocolError(f"a message of kind {self._kind}")
-
-    def message_end(self) -> None:
-        if self._kind == _ACK and self._handler is not None and self.state == _OPEN:
-            self._kind = FIRST_OPTIONAL_KIND
-            if len(self._collected) != _COUNT.size:
-                raise ProtocolError("an acknowledgement that is too short")
-            self._handler.ack_received(_COUNT.unpack(self._collected)[0])
+            self._messages.data_received(data)
 
     def control_frame(self, frame: bytes) -> None:
+        """A control frame, whole, among the messages."""
         self._in_control = True
         self._dataReceived(frame)  # type: ignore[attr-defined]
         self._in_control = False
 
     def processData(self) -> bool:
-        # Autobahn's loop over what it holds stops as soon as the rest is the frame reader's.
-        if self._reader is not None and not self._in_control:
+        # Autobahn's loop over what it holds stops as soon as the rest is not its own.
+        if self._messages is not None and not self._in_control:
             return False
         return bool(super().processData())  # type: ignore[misc]
 
@@ -284,7 +232,7 @@ class CarrierBase(QuietProtocol):
         self._lost(*self._told, reason)
 
     def _lost(self, code: int | None, reason: str, failure: Failure) -> None:
-        handler, self._handler = self._handler, None
+        handler = self._take_handler()
         if handler is not None:
             handler.carrier_lost(code, reason)
 
@@ -336,8 +284,8 @@ class CarrierBase(QuietProtocol):
         if self._handler is not None:
             self._handler.ponged(payload)
 
-    # The handshake's one message is all that Autobahn collects: from then on the frame reader
-    # stands in. Its limit is checked at each frame's header.
+    # The handshake's one message is all that Autobahn collects: from then on `Messages` stands
+    # in. Its limit is checked at each frame's header.
 
     def onMessageBegin(self, isBinary: bool) -> None:
         self._collected = b""
@@ -359,7 +307,7 @@ class CarrierBase(QuietProtocol):
         self.frame_data = []
 
     def onMessageEnd(self) -> None:
-        if self.state == _OPEN and self._reader is None:
+        if self.state == _OPEN and self._messages is None:
             payload, self._collected = self._collected, b""
             try:
                 self.handshake_message(payload)

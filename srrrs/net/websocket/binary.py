@@ -100,6 +100,8 @@ def binary_frame(
 class FrameSink(Protocol):
     """Whom the reader calls, in the order of the bytes."""
 
+    __slots__ = ()
+
     def message_data(self, data: bytes | bytearray, start: int, end: int, first: bool) -> None:
         """``data[start:end]`` is a part of a binary message, never empty; ``first`` where it
         begins one. It is not kept."""

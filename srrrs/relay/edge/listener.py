@@ -362,9 +362,15 @@ class EdgeConnection(Doorstep):
         """Autobahn goes on; the head is validated and capped by now."""
         self._reader = None
         carrier = self._edge.carriers.buildProtocol(self.info.peer)
-        carrier.handshake_over = self.release
+        carrier.handshake_over = self._tunnel_begins
         carrier.visitor = self.info.peer
         self._hand_over(carrier)
+
+    def _tunnel_begins(self) -> None:
+        self.release()
+        if "dataReceived" in self.__dict__:
+            # What takes a tunnel's bytes is not what took the handshake's.
+            self.dataReceived = self._next.dataReceived  # type: ignore[method-assign]
 
     def _page(self, status: int, title: str, text: str, *headers: tuple[str, str]) -> None:
         answer = self._site.pages.page(status, title, text, *headers)

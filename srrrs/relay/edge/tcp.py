@@ -116,9 +116,21 @@ class _Visitor(_Gated, Splice):
     __slots__ = ("_gate", "_visitor")
 
     def __init__(self, channel: Channel, gate: AcceptGate) -> None:
-        super().__init__(channel)
+        Splice.__init__(self, channel)
         self._visitor = channel.visitor
         self._gate = gate
+
+    def makeConnection(self, transport: Any) -> None:
+        # As :class:`_Gated`, in fewer steps.
+        self.transport = transport
+        self._gate.opened(transport)
+        Splice.connectionMade(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        gate = self._gate
+        gate.visitor_gone(self._visitor)
+        Splice.connectionLost(self, reason)
+        gate.closed()
 
 
 class _LoggedVisitor(_Gated, LoggedSplice):
