@@ -85,6 +85,7 @@ class Relay:
     name = token_name = host = "site"
     gatekeeper = None
     outstanding = 0
+    leaving = False
 
     def __init__(self, reactor: Any, identity: ServerIdentity) -> None:
         self.reactor = reactor
