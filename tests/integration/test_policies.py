@@ -212,7 +212,9 @@ def test_the_access_log(lab: Lab) -> None:
     assert (line["status"], line["received"], line["sent"]) == (101, 5, 5)
 
     # And what is no request: what it said is not repeated.
-    assert b" 400 " in exchange(f"tcp://127.0.0.1:{site.relay.port}", b"GET / HTTP/1.1\r\na\r\n\r\n")
+    assert b" 400 " in exchange(
+        f"tcp://127.0.0.1:{site.relay.port}", b"GET / HTTP/1.1\r\na\r\n\r\n"
+    )
     (line,) = site.lines(lambda entry: entry.get("status") == 400)
     assert (line["method"], line["path"], line["visitor"]) == ("-", "-", "127.0.0.1")
 
