@@ -182,7 +182,7 @@ def test_agents_that_know_the_relay_by_its_pin_go_on_with_it(lab: Lab) -> None:
 
 
 def test_a_relay_whose_domain_has_a_certificate_needs_no_pin(lab: Lab) -> None:
-    """Agents check it as everybody does, and streams outlive their connection as with a pin."""
+    """Agents check it as everybody does, and the relay makes none of its own."""
     folder = lab.path / "tls"
     certificate = write_pair(folder, "a", DOMAIN)
     relay = lab.relay("--tls", str(folder), domain=DOMAIN)
