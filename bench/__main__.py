@@ -1,4 +1,4 @@
-"""``python -m bench compare | scale | profile | link``."""
+"""``python -m bench compare | http | scale | profile | link``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import compare, link, profile, scale
+from bench import compare, http, link, profile, scale
 from bench.measure import BenchError
 from bench.netns import Shape
 from bench.peers import PLAIN, TLS
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _compare_options(commands.add_parser("compare", help="srrrs beside other tunnels"))
+    _http_options(commands.add_parser("http", help="by host name, beside other HTTP edges"))
     _scale_options(commands.add_parser("scale", help="very many agents, very many streams"))
     _profile_options(commands.add_parser("profile", help="where the time goes"))
     _link_options(commands.add_parser("link", help="over a thin link, as root"))
@@ -71,6 +72,36 @@ def _compare(options: argparse.Namespace) -> int:
         options.svg.write_text(draw(result))
     missing = [table.mode for table in result.tables if compare.OURS not in table.samples]
     return 1 if missing else 0
+
+
+def _http_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("parts", nargs="*", default=list(http.PARTS), metavar="PART")
+    parser.add_argument("--quick", action="store_true", help="one round of one second a load")
+    parser.add_argument("--rounds", type=int, help="default: 3")
+    parser.add_argument("--seconds", type=float, help="of each load; default: 2")
+    parser.add_argument("--peers", nargs="+", metavar="NAME", help="default: all that are found")
+    parser.add_argument("--slow", type=int, default=2000, help="slow clients; default: 2000")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all medians there")
+    parser.set_defaults(run=_http)
+
+
+def _http(options: argparse.Namespace) -> int:
+    unknown = set(options.parts) - set(http.PARTS)
+    if unknown:
+        raise BenchError(f"no part {unknown.pop()!r}: one of {', '.join(http.PARTS)}")
+    result = http.http(
+        http.Plan(
+            rounds=options.rounds or (1 if options.quick else 3),
+            seconds=options.seconds or (1.0 if options.quick else 2.0),
+            peers=options.peers,
+            parts=tuple(options.parts),
+            slow=options.slow,
+        )
+    )
+    print(http.render(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
 
 
 def _scale_options(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,8 @@ from bench.peers import find, nginx_head, start_nginx_with
 WARM_UP: Final = 0.4
 """Seconds of bulk before the window that counts."""
 BODY: Final = "a small body, thirty-three bytes.\n"
+LARGE: Final = 100_000
+"""Bytes of the body at ``/large``."""
 _CHUNK: Final = 1 << 20
 _SOURCE_SIZE: Final = 64 << 20
 _UP, _DOWN = b"U", b"D"
@@ -165,12 +167,15 @@ def bulk(
 
 
 def start_web(programs: Programs) -> int:
-    """An nginx that answers each request with a small body; its port."""
+    """An nginx that answers each request with a small body, and at ``/large`` with a larger one;
+    its port."""
+    programs.write("large", "x" * LARGE, 0o644)
     with socket.create_server((LOOPBACK, 0)) as probe:
         port: int = probe.getsockname()[1]
     text = nginx_head(programs) + (
         "http { access_log off; keepalive_requests 1000000000; default_type text/plain;\n"
         f"  server {{ listen {LOOPBACK}:{port} backlog=4096;\n"
+        f"    location = /large {{ root {programs.path}; }}\n"
         f'    location / {{ return 200 "{BODY}"; }} }} }}\n'
     )
     start_nginx_with(programs, "web.conf", text).wait_port(port)
@@ -211,6 +216,7 @@ def requests(
     *,
     close: bool = False,
     host: str | None = None,
+    path: str = "/",
 ) -> Requests:
     """Ask again and again on each of some connections, with one thread of wrk.
 
@@ -228,7 +234,7 @@ def requests(
     cpu = cpu_seconds(pids)
     try:
         done = subprocess.run(
-            [*words, f"http://{LOOPBACK}:{port}/"],
+            [*words, f"http://{LOOPBACK}:{port}{path}"],
             capture_output=True,
             text=True,
             timeout=seconds + 60,

@@ -139,7 +139,7 @@ class FakeService:
         self.problem = problem
         self.gatekeeper: Any = None
         self.outstanding = self.failures = 0
-        self.most = 1000
+        self.most = self.most_streams = 1000
         self.channels: list[FakeChannel] = []
         self.waiting: list[Deferred[Any]] = []
         self._clock = clock
@@ -170,6 +170,8 @@ class FakeService:
     def open(self, visitor: IAddress, connection_id: str = "") -> Any:
         if self.problem is not None:
             raise self.problem
+        if sum(each.connected and not each.aborted for each in self.channels) >= self.most_streams:
+            raise Overloaded
         self.channels.append(FakeChannel(self._clock, visitor))
         return self.channels[-1]
 

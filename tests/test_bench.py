@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,3 +32,24 @@ def test_a_quick_comparison_of_srrrs_alone_gives_figures_and_a_picture(tmp_path:
     assert table["failures"] == []
     assert {"up", "down", "up8", "down8", "cpu_gb", "memory"} <= set(table["medians"]["srrrs"])
     assert ET.parse(picture).getroot().tag.endswith("svg")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_quick_requests_by_name_give_figures(tmp_path: Path) -> None:
+    """``python -m bench http``, with slow clients, each of which is there at the end."""
+    if not (shutil.which("wrk") and shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")):
+        pytest.skip("wrk or nginx is not installed")
+    figures = tmp_path / "figures.json"
+    words = [sys.executable, "-m", "bench", "http", "--quick", "--peers", "srrrs", "--slow", "50"]
+    done = subprocess.run(
+        [*words, "--json", str(figures)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(figures.read_text())["srrrs"]
+    assert found["slow alive"] == 50
+    assert found["errors beside slow"] == found["conn errors"] == 0

@@ -149,9 +149,9 @@ POLICY_OPTIONS: Final[tuple[Option, ...]] = (
         "Body of one request; of a larger one visitors are told 413.",
     ),
     _policy(
-        "send-proxy", _proxy_version, "v1|v2",
-        "Tell the service who the visitor is by a PROXY header of that version, ahead of all else "
-        "on each connection.",
+        "send-proxy", _proxy_version, "VERSION",
+        "Tell the service who the visitor is by a PROXY header, v1 or v2, ahead of all else on "
+        "each connection.",
     ),
 )  # fmt: skip
 

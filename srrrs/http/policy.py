@@ -39,9 +39,10 @@ _HOST: Final = re.compile(
 # relay, which nobody else may write or take away.
 _KEPT: Final = frozenset(
     {
-        "connection", "content-length", "expect", "forwarded", "host", "http2-settings",
-        "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
-        "trailer", "transfer-encoding", "upgrade", "via", "x-request-id",
+        "alt-svc", "connection", "content-length", "expect", "forwarded", "host", "http2-settings",
+        "keep-alive", "proxy", "proxy-authenticate", "proxy-authentication-info",
+        "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+        "via", "x-real-ip", "x-request-id",
     }
 )  # fmt: skip
 _KEPT_PREFIXES: Final = ("x-forwarded-", "sec-websocket-", ":")

@@ -432,6 +432,12 @@ def decode_control(kind: int, identifier: int, payload: bytes) -> ControlFrame:
 
 
 def _register(identifier: int, members: dict[str, Any]) -> Register:
+    # Checked here, as compiled classes take nothing of another type.
+    share, policy = members.get("share"), members.get("policy")
+    if not (share is None or isinstance(share, bool)):
+        raise ProtocolError("a service that cannot be shared")
+    if not (policy is None or isinstance(policy, dict)):
+        raise ProtocolError("a policy that is not a JSON object")
     frame = Register(
         identifier,
         text_member(members, "name"),
@@ -439,8 +445,8 @@ def _register(identifier: int, members: dict[str, Any]) -> Register:
         optional_text(members, "asked", limit=253),
         optional_text(members, "hostname"),
         optional_text(members, "path"),
-        False if members.get("share") is None else members["share"],
-        members.get("policy"),
+        bool(share),
+        policy,
     )
     check_register(frame)
     return frame
@@ -459,12 +465,10 @@ def check_register(frame: Register) -> None:
         raise ProtocolError("a hostname that a service cannot have")
     if frame.path is not None and not (frame.kind == "http" and SERVICE_PATH.fullmatch(frame.path)):
         raise ProtocolError("a path that a service cannot have")
-    if not isinstance(frame.share, bool) or (frame.share and not named):
+    if frame.share and not named:
         raise ProtocolError("a service that cannot be shared")
     if frame.policy is None:
         return
-    if not isinstance(frame.policy, dict):
-        raise ProtocolError("a policy that is not a JSON object")
     try:
         size = len(json.dumps(frame.policy, separators=(",", ":")))
     except RecursionError:

@@ -87,7 +87,7 @@ def get(path: str = "/", host: str = "site.example", *fields: str, version: str 
     return "\r\n".join(lines).encode()
 
 
-def split(sent: bytes) -> tuple[int, dict[str, str], bytes]:
+def split(sent: bytes | bytearray) -> tuple[int, dict[str, str], bytes]:
     """A response's status, fields and all that follows its head."""
     head, _, rest = bytes(sent).partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")

@@ -269,6 +269,23 @@ def test_a_service_that_is_not_there(problem: Exception) -> None:
     assert entry.closed != "done"
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_a_service_that_gives_no_answer(log: bool) -> None:
+    """It is told, so that of several another is picked; one that has answered is not."""
+    made, service = passing()
+    if log:
+        made.shared.access_log = LogRecorder()  # type: ignore[assignment]
+    for answered in (False, True):
+        transport = send(made, real(), VISITOR)
+        channel = service.channels[-1]
+        if answered:
+            channel.receive(b"x")
+        channel.peer_resets(ResetCode.REFUSED)
+        transport.drain()
+        assert not transport.connected
+        assert service.failures == 1
+
+
 @pytest.mark.parametrize("outcome", ["served", "in vain", "visitor gone"])
 def test_waiting_for_an_agent(outcome: str) -> None:
     """A visitor waits, unread, for an agent whose connection broke."""

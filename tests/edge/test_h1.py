@@ -9,7 +9,25 @@ from srrrs.relay.edge.closing import LINGER
 from srrrs.relay.edge.h1 import DRAINED, PIPELINED
 from srrrs.relay.edge.interfaces import ServiceAway, ServiceParked
 from srrrs.relay.edge.site import SiteLimits
+from srrrs.testing import FakeTransport
 from tests.edge.h1kit import OK, Lab, get, split
+
+
+def is_there(transport: FakeTransport) -> bool:
+    return transport.connected
+
+
+def is_read(transport: FakeTransport) -> bool:
+    return transport.reading
+
+
+def is_finished(transport: FakeTransport) -> bool:
+    return transport.write_closed
+
+
+def was_aborted(transport: FakeTransport) -> bool:
+    return transport.aborted
+
 
 STEPS = pytest.mark.parametrize("step", [1, 7, 100_000])
 
@@ -368,6 +386,25 @@ def test_an_early_answer_and_a_long_rest(chunked: bool) -> None:
     lab.assert_nothing_left()
 
 
+def test_who_sends_before_it_reads() -> None:
+    """What is left of a request is dropped also while its early answer is not taken: else each
+    would wait for the other."""
+    lab = Lab()
+    visitor = lab.connect(buffer_size=1000)
+    framing = b"Transfer-Encoding: chunked\r\n\r\n"
+    visitor.receive(b"POST / HTTP/1.1\r\nHost: site.example\r\n" + framing)
+    lab.settle(visitor)
+    lab.channel.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + bytes(5000))
+    visitor.receive(b"4\r\nbody\r\n0\r\n\r\n")
+    assert not visitor.held
+    lab.settle(visitor)
+    visitor.receive(get("/next"))
+    lab.settle(visitor)
+    assert lab.channel.sent.startswith(b"GET /next ")
+    visitor.peer_reset()
+    lab.assert_nothing_left()
+
+
 def test_a_kept_connection_that_died_is_not_the_visitors_trouble() -> None:
     """A request without a body is sent once more, by a fresh connection; no third time."""
     lab = Lab()
@@ -511,9 +548,9 @@ def test_a_page_that_nobody_takes() -> None:
     visitor = lab.connect()
     visitor.receive(b"GET / HTTP/1.1\r\n\r\n")
     lab.clock.advance(LINGER - 0.5)
-    assert not visitor.aborted
+    assert not was_aborted(visitor)
     lab.clock.advance(1)
-    assert visitor.aborted
+    assert was_aborted(visitor)
     visitor.drain()
     lab.assert_nothing_left()
 
@@ -567,9 +604,9 @@ def test_a_service_that_stops_reading_holds_up_its_own_visitor() -> None:
     lab.channel.buffer_size = 1000
     visitor.receive(b"x" * 2000)
     visitor.receive(b"x" * 2000)
-    assert not visitor.reading
+    assert not is_read(visitor)
     lab.settle(visitor)
-    assert visitor.reading
+    assert is_read(visitor)
     visitor.receive(b"x" * 96_000)
     lab.settle(visitor)
     assert lab.channel.sent.count(b"x") >= 100_000
@@ -632,12 +669,12 @@ def test_what_happens_before_the_end_of_the_relay() -> None:
     lab.settle(busy)
     lab.site.drain()
     lab.settle(idle, busy)
-    assert not idle.connected
-    assert busy.connected
+    assert not is_there(idle)
+    assert is_there(busy)
     lab.channel.receive(OK)
     lab.settle(busy)
     assert split(busy.sent)[1]["connection"] == "close"
-    assert not busy.connected
+    assert not is_there(busy)
     lab.clock.advance(61)
     lab.assert_nothing_left()
 
@@ -652,11 +689,11 @@ def test_connections_by_a_tunnel_that_is_about_to_end_are_not_kept() -> None:
     first, second = lab.service.channels
     first.receive(OK)
     lab.settle(idle)
-    assert not first.write_closed
+    assert not is_finished(first)
     lab.service.leaving = True
     lab.site.let_go()
     lab.settle()
-    assert first.write_closed
+    assert is_finished(first)
     assert idle.connected
     second.receive(OK)
     lab.settle(busy)
@@ -715,7 +752,7 @@ def test_an_outage_is_waited_for() -> None:
     """A request to a parked service is held, with what its visitor sends, and then served."""
     lab = Lab()
     visitor = lab.connect()
-    lab.service.problem = ServiceParked(lab.service)  # type: ignore[arg-type]
+    lab.service.problem = ServiceParked(lab.service)
     visitor.receive(b"POST / HTTP/1.1\r\nHost: site.example\r\nContent-Length: 4\r\n\r\n12")
     visitor.receive(b"34")
     assert not lab.service.channels
@@ -735,7 +772,7 @@ def test_an_outage_that_lasts() -> None:
     """503 and when to try again; and nothing where the visitor has gone meanwhile."""
     lab = Lab()
     visitor, gone = lab.connect(), lab.connect()
-    lab.service.problem = ServiceParked(lab.service)  # type: ignore[arg-type]
+    lab.service.problem = ServiceParked(lab.service)
     visitor.receive(get())
     gone.receive(get())
     gone.peer_reset()
@@ -761,6 +798,29 @@ def test_too_many_requests_under_way() -> None:
     assert not lab.service.channels
     visitor.peer_half_close()
     lab.settle(visitor)
+    lab.assert_nothing_left()
+
+
+def test_idle_connections_give_way() -> None:
+    """Where a tunnel has no stream left, one that waits for another request is given up; where
+    none does, it is 503."""
+    lab = Lab()
+    lab.service.most_streams = 1
+    idle, busy, late = lab.connect(), lab.connect(), lab.connect()
+    idle.receive(get())
+    lab.settle(idle)
+    lab.channel.receive(OK)
+    lab.settle(idle)
+    busy.receive(get())
+    lab.settle(busy)
+    first, second = lab.service.channels
+    assert first.resets
+    assert second.sent
+    late.receive(get())
+    lab.settle(late)
+    assert split(late.sent)[0] == 503
+    for visitor in (idle, busy, late):
+        visitor.peer_reset()
     lab.assert_nothing_left()
 
 

@@ -42,6 +42,17 @@ def test_never_more_than_the_burst_and_the_rate(
             assert last - first + 1 <= most + 1e-6
 
 
+def test_nobody_waits_for_what_was_said_before() -> None:
+    """With another rate, or a clock that was set back, no longer than from an empty bucket."""
+    table = RateTable()
+    slow, quick = parse_rate("1/h:9"), parse_rate("1/s")
+    for _ in range(9):
+        assert not table.take("a", slow, 1e6)
+    assert table.take("a", quick, 1e6) == 1.0
+    assert table.take("a", quick, 1e3) == 1.0
+    assert not table.take("a", quick, 1e3 + 1.0)
+
+
 def test_the_table_is_bounded() -> None:
     """Those not seen for longest go first, and have their burst anew."""
     table, rate = RateTable(most=10), parse_rate("1/h")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from cryptography import x509
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
@@ -18,6 +20,7 @@ from zope.interface import implementer
 
 from srrrs.net.accept import AcceptGate
 from srrrs.net.channel import Channel
+from srrrs.net.pins import spki_pin
 from srrrs.net.selfsigned import ServerIdentity
 from srrrs.net.tlsclient import client_connection_creator
 from srrrs.net.tunnel import ITunnelHandler, Tunnel, TunnelLost
@@ -27,9 +30,11 @@ from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import ControlFrame
 from srrrs.protocol.handshake import Hello, Welcome
 from srrrs.protocol.mux import Limits, Role
+from srrrs.relay.edge.certificates import Certificates
 from srrrs.relay.edge.interfaces import IPublicService, IRoutes, ServiceAway
-from srrrs.relay.edge.listener import EdgeFactory
+from srrrs.relay.edge.listener import PROTOCOLS, EdgeFactory
 from srrrs.relay.edge.site import Site
+from tests.integration.certificates import write_pair
 from tests.mini_relay import until
 
 pytestmark = pytest.mark.integration
@@ -85,15 +90,17 @@ class Relay:
     name = token_name = host = "site"
     gatekeeper = None
     outstanding = 0
+    leaving = False
 
-    def __init__(self, reactor: Any, identity: ServerIdentity) -> None:
+    def __init__(self, reactor: Any, identity: ServerIdentity, tls: Any = None) -> None:
         self.reactor = reactor
         self.pin = identity.pin
+        self.carriers: list[RelayCarrier] = []
         self.ends: list[End] = []
         self.gate = AcceptGate(reactor)
         carriers = RelayCarrierFactory(reactor, self.authorize, self.greet)
         self.shared = Site(reactor)
-        self.factory = EdgeFactory(self.shared, self.gate, carriers, identity.context)
+        self.factory = EdgeFactory(self.shared, self.gate, carriers, tls or identity.context)
         self.shared.routes = self
         self.number = 0
 
@@ -102,6 +109,7 @@ class Relay:
             raise Denial(401, "no")
 
     def greet(self, carrier: RelayCarrier, identity: Any, hello: Hello) -> None:
+        self.carriers.append(carrier)
         end = End(self.reactor, Role.RELAY)
         carrier.answer(Welcome("1", 15.0, "localhost", "srrrs/0"))
         end.tunnel.attach(carrier, 15.0)
@@ -193,11 +201,15 @@ class Visitor(Protocol):
 
 
 @asynccontextmanager
-async def running(tmp_path: Path) -> AsyncIterator[Relay]:
-    """A relay on a port of the system's choice, that leaves nothing behind."""
+async def running(tmp_path: Path, folder: Path | None = None) -> AsyncIterator[Relay]:
+    """A relay on a port of the system's choice, that leaves nothing behind.
+
+    :param folder: of certificates, of which one is for ``localhost``.
+    """
     from twisted.internet import reactor
 
-    relay = Relay(reactor, ServerIdentity.self_signed(tmp_path, "localhost"))
+    tls = None if folder is None else Certificates(folder, time.time, PROTOCOLS)
+    relay = Relay(reactor, ServerIdentity.self_signed(tmp_path, "localhost"), tls)
     port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(relay.factory)
     relay.gate.add(port)
     relay.number = port.getHost().port
@@ -227,6 +239,20 @@ async def test_agents_and_visitors(tls: bool, tmp_path: Path) -> None:
         await until(relay.reactor, lambda: not agent.tunnel.streams)
         assert relay.ends[0].tunnel.streams == 0
         assert not relay.outstanding
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_agent_on_a_certificate_chosen_by_name(tmp_path: Path) -> None:
+    """It and the relay prove to each other that no proxy reads along, as on any other TLS."""
+    folder = tmp_path / "tls"
+    write_pair(folder, "a", "other.example")
+    certificate = write_pair(folder, "b", "localhost")
+    async with running(tmp_path, folder) as relay:
+        relay.pin = spki_pin(x509.load_pem_x509_certificate(certificate.read_bytes()))
+        await relay.dial(True)
+        (carrier,) = relay.carriers
+        assert carrier.channel_binding() is not None
+        assert carrier._binding == carrier.channel_binding()
 
 
 @pytest_twisted.ensureDeferred

@@ -35,3 +35,24 @@ def write_certificate(folder: Path, name: str, *, expired: bool = False) -> tupl
         f"ssl:0:privateKey={key_path}:certKey={certificate_path}:interface=127.0.0.1",
         spki_pin(certificate),
     )
+
+
+def write_pair(folder: Path, stem: str, *names: str) -> Path:
+    """Make ``STEM.crt`` and ``STEM.key`` for host names, each put in place whole; the first."""
+    folder.mkdir(exist_ok=True, parents=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    start = datetime.now(UTC) - timedelta(days=10)
+    certificate = make_certificate(
+        key, [x509.DNSName(name) for name in names], start, start + timedelta(days=100)
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    public = certificate.public_bytes(serialization.Encoding.PEM)
+    for kind, content in (("key", private), ("crt", public)):
+        new = folder / f".{stem}.{kind}"
+        new.write_bytes(content)
+        new.rename(folder / f"{stem}.{kind}")
+    return folder / f"{stem}.crt"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -501,6 +503,33 @@ def test_a_visitor_that_stops_reading(lab: Lab) -> None:
     while received < size:
         received += len(slow.exactly(min(1 << 20, size - received)))
     assert sent.wait(DEADLINE)
+
+
+def test_slow_heads_hold_nobody_up(lab: Lab) -> None:
+    """2,000 connections from all over 127.0.0.0/8 that send a head a byte at a time: every other
+    visitor is served meanwhile, and each of them is told that it was too slow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 3000:
+        pytest.skip("too few files can be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 3000), hard))
+    relay = lab.relay("--head-timeout", "3s")
+    port = lab.keep(tcp_server(server(lambda *_: answer(b"served"))))
+    agent = lab.agent(relay, "--local-http", f"site=127.0.0.1:{port}")
+    agent.event("ready", service="site")
+    edge = Edge(lab, relay, agent, {})
+    slow = []
+    for number in range(2000):
+        source = (str(IPv4Address(int(IPv4Address("127.0.1.1")) + 7919 * number)), 0)
+        client = socket.create_connection(("127.0.0.1", relay.port), DEADLINE, source)
+        slow.append(lab.keep(client))
+        client.sendall(b"GET")
+    for _ in range(20):
+        visitor = edge.visitor()
+        for _ in range(5):
+            visitor.send(edge.get("site"))
+            assert visitor.answer()[2] == b"served"
+    for client in slow:
+        assert Talk(client).head()[0] == "HTTP/1.1 408 Request Timeout"
 
 
 def _memory(program: Program) -> int:

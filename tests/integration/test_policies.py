@@ -211,6 +211,13 @@ def test_the_access_log(lab: Lab) -> None:
     (line,) = site.lines(lambda entry: entry.get("path") == "/up")
     assert (line["status"], line["received"], line["sent"]) == (101, 5, 5)
 
+    # And what is no request: what it said is not repeated.
+    assert b" 400 " in exchange(
+        f"tcp://127.0.0.1:{site.relay.port}", b"GET / HTTP/1.1\r\na\r\n\r\n"
+    )
+    (line,) = site.lines(lambda entry: entry.get("status") == 400)
+    assert (line["method"], line["path"], line["visitor"]) == ("-", "-", "127.0.0.1")
+
     answer = exchange(site.endpoint("db"), b"GET / HTTP/1.1\r\n\r\n")
     (line,) = site.lines(lambda entry: entry["kind"] == "tcp")
     assert (line["service"], line["received"], line["sent"]) == ("db", 18, len(answer))

@@ -46,6 +46,10 @@ class Deadlines(Generic[T]):
         """It waits no more; nothing if it did not."""
         self._waiting.pop(who, None)
 
+    def first(self, found: Callable[[T], bool]) -> T | None:
+        """Of those of whom that is true, the one that waits longest."""
+        return next(filter(found, self._waiting), None)
+
     def all(self) -> list[T]:
         """Who waits now."""
         return list(self._waiting)

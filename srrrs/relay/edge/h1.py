@@ -67,9 +67,9 @@ class HttpVisitor(Closing):
         # it was dropped.
         self._reading = self._request_paused = False
         self._dropped = 0
-        # The response: its head was told, and it is chunked; the visitor was told to go on, and
-        # may send another request after it.
-        self._responding = self._chunked = self._continued = False
+        # The response: its head was told; it is chunked, or lasts until the connection closes; the
+        # visitor was told to go on, and may send another request after it.
+        self._responding = self._chunked = self._open_ended = self._continued = False
         self._keep = True
         # The connection: the visitor sends no more; takes no more for the moment; is not read.
         self._read_closed = self._write_paused = self._unread = False
@@ -106,11 +106,11 @@ class HttpVisitor(Closing):
             self._splice.readConnectionLost()
         elif self._ending:
             self.transport.loseConnection()
+        elif self._exchange is None:
+            self._pump()
         elif self._reading:
             # What is not all there cannot be answered.
             self._abort()
-        elif self._exchange is None:
-            self._pump()
         else:
             # It waits for an answer, or has gone: who can tell?
             self._site.idle.add(self)
@@ -198,7 +198,7 @@ class HttpVisitor(Closing):
             if self._exchange is not None:
                 if self._request_paused or not self._reading:
                     return
-            elif self._write_paused:
+            elif self._write_paused and not self._reading:
                 return
             item: Any = reader.next()
             if item is None:
@@ -222,6 +222,8 @@ class HttpVisitor(Closing):
         site = self._site
         site.idle.discard(self)
         site.heads.discard(self)
+        if self._read_closed:
+            site.idle.add(self)
         self._request = head
         self._reading = True
         self._request_paused = self._responding = self._continued = False
@@ -244,7 +246,7 @@ class HttpVisitor(Closing):
             else:
                 unread = reader.pending > PIPELINED
         else:
-            unread = self._write_paused
+            unread = self._write_paused and not self._reading
             if self._read_closed and not (unread and reader.pending):
                 self._end()
                 return
@@ -285,6 +287,7 @@ class HttpVisitor(Closing):
         self._keep = keep
         self._responding = True
         self._chunked = framing.kind is Kind.CHUNKED
+        self._open_ended = framing.kind is Kind.UNTIL_CLOSE
         say = None if keep and request.version != (1, 0) else keep
         self._out.append(encode_response(head.status, head.reason, head.fields, framing, say))
 
@@ -321,13 +324,13 @@ class HttpVisitor(Closing):
         self._exchange = None
         if self._gone:
             return
-        if self._chunked or self._keep:
+        if self._open_ended:
+            self._abort()
+        else:
             # That it is not whole is to be seen; what there is of it need not be lost.
             self.flush()
             self._reading = False
             self._end()
-        else:
-            self._abort()
 
     def switch(self, head: ResponseHead, origin: OriginConnection) -> None:
         fields = head.fields
@@ -389,6 +392,7 @@ class HttpVisitor(Closing):
             self._abort()
             return
         if not answered:
+            self._responding = False
             site = self._site
             answer = site.pages.page(bad.status, "Bad request", bad.text)
             self._out = [answer.encode()]

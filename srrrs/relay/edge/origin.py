@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+
+from twisted.logger import Logger
 
 from srrrs.http.errors import BadResponse
 from srrrs.http.head import ResponseHead
@@ -82,6 +84,8 @@ class OriginConnection:
     :ivar served: responses that came by it completely.
     :ivar idle_since: seconds, on the clock, of the last of them.
     """
+
+    _log: ClassVar[Any] = Logger()
 
     __slots__ = (
         "__weakref__",
@@ -262,8 +266,13 @@ class OriginConnection:
             self._user.pause_request()
 
     def resume_sending(self) -> None:
-        if self._user is not None:
-            self._user.resume_request()
+        user = self._user
+        if user is not None:
+            try:
+                user.resume_request()
+            except Exception:
+                self._log.failure("a request could not be passed on")
+                self._fail(ResetCode.INTERNAL, "a fault")
 
     # --- within -------------------------------------------------------------------------
 
@@ -281,9 +290,14 @@ class OriginConnection:
         try:
             self._give(user)
         except BadResponse as bad:
-            self._fail(None, str(bad))
-        finally:
             self._pumping = False
+            self._fail(None, str(bad))
+        except Exception:
+            # It must not end the tunnel, and with it everybody's streams.
+            self._log.failure("a response could not be passed on")
+            self._pumping = False
+            self._fail(ResetCode.INTERNAL, "a fault")
+        self._pumping = False
         if self._user is user:
             user.response_flush()
         if self._uncredited and not self._paused:
@@ -326,7 +340,10 @@ class OriginConnection:
         self._leave()
         if not self._over:
             self.stream.reset(ResetCode.CANCEL, "not a response")
-        user.origin_failed(code, text)
+        try:
+            user.origin_failed(code, text)
+        except Exception:
+            self._log.failure("an exchange could not be ended")
 
     def _unasked(self, size: int) -> None:
         """Bytes that belong to no response: whoever takes them for one is deceived."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
+from srrrs.net.channel import Channel
 from srrrs.net.clienthello import INTERNAL_ERROR, UNRECOGNIZED_NAME, alert
 from srrrs.net.splice import Splice
 from srrrs.protocol.errors import Overloaded
 from srrrs.relay.edge import logged
-from srrrs.relay.edge.accesslog import ConnectionEntry
+from srrrs.relay.edge.accesslog import AccessLog, ConnectionEntry
 from srrrs.relay.edge.gatekeeper import Gatekeeper, is_new_policy
 from srrrs.relay.edge.interfaces import IPublicService, ServiceAway, ServiceParked
 from srrrs.relay.edge.logged import LoggedSplice
@@ -20,6 +21,38 @@ NOT_NOW = alert(INTERNAL_ERROR)
 """What is served by the name, is not at the moment."""
 _DENIED = 49
 """``access_denied`` (RFC 8446, 6.2)."""
+
+
+class _Reporting:
+    """A splice whose service learns that it gave no answer."""
+
+    __slots__ = ()
+
+    delivered: bool
+    _service: IPublicService
+
+    def lost(self, code: int) -> None:
+        if not self.delivered:
+            self._service.failed()
+        super().lost(code)  # type: ignore[misc]
+
+
+class _Passed(_Reporting, Splice):
+    __slots__ = ("_service",)
+
+    def __init__(self, channel: Channel, service: IPublicService) -> None:
+        self._service = service
+        super().__init__(channel)
+
+
+class _LoggedPassed(_Reporting, LoggedSplice):
+    __slots__ = ("_service",)
+
+    def __init__(
+        self, channel: Channel, service: IPublicService, log: AccessLog, entry: ConnectionEntry
+    ) -> None:
+        self._service = service
+        super().__init__(channel, log, entry)
 
 
 class PassThrough:
@@ -89,8 +122,8 @@ class PassThrough:
         entry, self._entry = self._entry, None
         log = self._site.access_log
         if entry is None or log is None:
-            return Splice(channel)
-        return LoggedSplice(channel, log, entry)
+            return _Passed(channel, picked)
+        return _LoggedPassed(channel, picked, log, entry)
 
     def _count_down(self) -> None:
         service, self._service = self._service, None

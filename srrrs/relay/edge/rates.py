@@ -29,12 +29,14 @@ class RateTable:
     def take(self, key: Hashable, rate: Rate, now: float) -> float:
         """Take one, if there is one: 0; else how many seconds from ``now`` there will be.
 
-        :param now: seconds; never less than before.
+        :param now: seconds.
         """
         table, interval = self._full_at, rate.interval
-        full_at = max(table.pop(key, now), now)
+        whole = rate.burst * interval
+        # Never emptier than empty, where the rate was another before, or the clock was set back.
+        full_at = min(max(table.pop(key, now), now), now + whole)
         then = full_at + interval
-        wait = then - rate.burst * interval - now
+        wait = then - whole - now
         # What takes a billionth of the interval is rounding.
         taken = wait <= interval * 1e-9
         table[key] = then if taken else full_at

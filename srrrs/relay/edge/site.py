@@ -19,7 +19,7 @@ from srrrs.relay.edge.pages import Pages
 if TYPE_CHECKING:
     from srrrs.relay.edge.accesslog import AccessLog
     from srrrs.relay.edge.front import Front
-    from srrrs.relay.edge.interfaces import IRoutes
+    from srrrs.relay.edge.interfaces import IPublicService, IRoutes
 
 HEAD_BYTES: Final = 32 * 1024
 """Bytes of a request's head, unless an option says otherwise."""
@@ -149,6 +149,14 @@ class Site:
             # Its TLS is for its backend to end.
             return True
         return self.same_certificate is not None and not self.same_certificate(info.sni, host)
+
+    def make_room(self, service: IPublicService) -> bool:
+        """Give up the connection to a service that has waited longest for another request; whether
+        there was one."""
+        origin = self.idle_origins.first(lambda each: each.service is service)
+        if origin is not None:
+            origin.abort()
+        return origin is not None
 
     def let_go(self) -> None:
         """Close what waits for another request by a tunnel that is about to end."""
