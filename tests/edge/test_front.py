@@ -192,10 +192,14 @@ def test_an_agent_behind_a_proxy() -> None:
         b"Upgrade: websocket\r\n\r\n"
     )
     send(made, write_header("v2", FAR, None) + request)
-    (carrier,) = made.carriers.made
-    assert carrier.data == request
-    visitor: Any = carrier.visitor  # type: ignore[attr-defined]
-    assert visitor == IPv4Address("TCP", *FAR)
+    told = request[:-2] + b"X-Forwarded-For: 192.0.2.66\r\n\r\n"
+    send(made, told)
+    for carrier, data, expected in zip(
+        made.carriers.made, (request, told), (FAR, ("192.0.2.66", 0)), strict=True
+    ):
+        assert carrier.data == data
+        visitor: Any = carrier.visitor  # type: ignore[attr-defined]
+        assert visitor == IPv4Address("TCP", *expected)
 
 
 # --- TLS that is passed on -----------------------------------------------------------------

@@ -140,10 +140,6 @@ class Http2Visitor(Protocol):
             self._receiving = False
         self.pump()
 
-    def readConnectionLost(self) -> None:
-        """The visitor sends no more, so no answer of a window's comes either."""
-        self.transport.loseConnection()
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = self._closing = True
         self._site.heads.discard(self)

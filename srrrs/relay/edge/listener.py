@@ -309,7 +309,10 @@ class EdgeConnection(Doorstep):
                 raise BadRequest(400, "An agent asks for a path alone.")
             answer = control.answer(head)
             if answer is None:
-                self._wait_for_turn(self._edge.gate.handshake, self._counted, self._agent)
+                who = VisitorContext(self._site, self.info).who(head)
+                self._wait_for_turn(
+                    self._edge.gate.handshake, self._counted, lambda: self._agent(who)
+                )
             else:
                 self._end(answer.encode(head.method != b"HEAD"))
         elif self._admitted():
@@ -358,12 +361,12 @@ class EdgeConnection(Doorstep):
             lambda failure: self._log.failure("a visitor who waited was lost", failure)
         )
 
-    def _agent(self) -> None:
+    def _agent(self, who: IAddress) -> None:
         """Autobahn goes on; the head is validated and capped by now."""
         self._reader = None
-        carrier = self._edge.carriers.buildProtocol(self.info.peer)
+        carrier = self._edge.carriers.buildProtocol(who)
         carrier.handshake_over = self._tunnel_begins
-        carrier.visitor = self.info.peer
+        carrier.visitor = who
         self._hand_over(carrier)
 
     def _tunnel_begins(self) -> None:
