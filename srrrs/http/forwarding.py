@@ -34,6 +34,7 @@ HOP: Final = frozenset(
 CLAIMS: Final = frozenset({b"forwarded", b"x-real-ip", b"x-request-id"})
 """What is said of the visitor, beside all that begins with ``x-forwarded-``."""
 
+_AUTHORITY: Final = re.compile(rb"[A-Za-z0-9._\[\]:-]{1,300}")
 _REQUEST_SPECIAL: Final = HOP | CLAIMS | {b"host", b"expect", b"proxy"}
 _RESPONSE_SPECIAL: Final = HOP | {b"alt-svc", b"set-cookie"}
 _NOT_IN_TRAILERS: Final = (
@@ -95,12 +96,7 @@ class Forwarder:
     def __init__(self, address: str, secure: bool, trusted: bool) -> None:
         parsed = parse_address(address)
         self._address = b"" if parsed is None else str(parsed).encode("ascii")
-        if parsed is None:
-            self._node = b"for=unknown"
-        elif parsed.version == 6:
-            self._node = b'for="[%b]"' % self._address
-        else:
-            self._node = b"for=" + self._address
+        self._node = _node(address)
         self._secure = secure
         self._scheme = b"https" if secure else b"http"
         self._trusted = trusted
@@ -137,8 +133,7 @@ class Forwarder:
                     claims.setdefault(name, []).append(each[1])
             else:
                 fields.append(each)
-        host = b'"%b"' % authority if b":" in authority else authority
-        forwarded = b"%b;host=%b;proto=%b" % (self._node, host, self._scheme)
+        forwarded = b"%b;host=%b;proto=%b" % (self._node, _quoted(authority), self._scheme)
         if claims:
             self._add_claims(fields, claims, authority, forwarded)
         else:
@@ -158,12 +153,16 @@ class Forwarder:
         """What a trusted proxy says, with our own part: added to lists, and where it is silent."""
         claims.pop(b"x-request-id", None)
         chain = claims.pop(b"x-forwarded-for", [])
+        chain_given = b",".join(chain)
         chain = [value for value in [*chain, self._address] if value]
         if chain:
             fields.append((b"x-forwarded-for", b", ".join(chain)))
         claims.setdefault(b"x-forwarded-proto", [self._scheme])
         claims.setdefault(b"x-forwarded-host", [authority])
         path = claims.pop(b"forwarded", [])
+        if chain_given and not path:
+            # The two must not tell different stories.
+            path = [_told(chain_given, claims)]
         fields.append((b"forwarded", b", ".join(value for value in [*path, forwarded] if value)))
         fields += ((name, value) for name, values in claims.items() for value in values)
 
@@ -182,6 +181,32 @@ class Forwarder:
             if len(given) == 1:
                 return _SCHEMES.get(given[0].lower(), self._secure)
         return self._secure
+
+
+def _node(address: str) -> bytes:
+    """Who, as RFC 7239, 6, writes it."""
+    parsed = parse_address(address)
+    if parsed is None:
+        return b"for=unknown"
+    return (f'for="[{parsed}]"' if parsed.version == 6 else f"for={parsed}").encode("ascii")
+
+
+def _quoted(authority: bytes) -> bytes:
+    return b'"%b"' % authority if b":" in authority else authority
+
+
+def _told(chain: bytes, claims: dict[bytes, list[bytes]]) -> bytes:
+    """What ``X-Forwarded-…`` say, in the words of ``Forwarded``: the visitor's host and scheme with
+    the first address, which is the visitor's."""
+    first, *others = (
+        _node(_without_port(each.strip())) for each in chain.decode("latin-1").split(",")
+    )
+    host, scheme = claims[b"x-forwarded-host"][-1], claims[b"x-forwarded-proto"][-1].lower()
+    if _AUTHORITY.fullmatch(host):
+        first += b";host=" + _quoted(host)
+    if scheme in (b"http", b"https"):
+        first += b";proto=" + scheme
+    return b", ".join([first, *others])
 
 
 def visitor_address(head: RequestHead, peer: str, is_trusted: Callable[[str], bool]) -> str:

@@ -172,6 +172,31 @@ def test_a_trusted_proxy_is_believed() -> None:
     assert len(said) == len(fields)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["X-Forwarded-For: 203.0.113.1"], b"for=203.0.113.1;host=a.example;proto=http"),
+        (
+            ["X-Forwarded-For: 203.0.113.1", "X-Forwarded-Proto: https"],
+            b"for=203.0.113.1;host=a.example;proto=https",
+        ),
+        (
+            ["X-Forwarded-For: 2001:db8::1, 198.51.100.7:80", "X-Forwarded-Host: b.example:1"],
+            b'for="[2001:db8::1]";host="b.example:1";proto=http, for=198.51.100.7',
+        ),
+        (
+            ["X-Forwarded-For: who knows", 'X-Forwarded-Host: "; for=1']
+            + ["X-Forwarded-Proto: a;b"],
+            b"for=unknown",
+        ),
+    ],
+)
+def test_forwarded_tells_what_a_trusted_proxy_told_otherwise(given: list[str], told: bytes) -> None:
+    """Both tell the same story, whichever of the two a proxy speaks."""
+    fields = dict(passed(*given, trusted=True))
+    assert fields[b"forwarded"] == told + b", for=192.0.2.1;host=a.example;proto=http"
+
+
 def test_where_a_trusted_proxy_is_silent_the_relay_speaks() -> None:
     assert sorted(passed(trusted=True)) == sorted(OWN)
     assert sorted(passed("X-Request-Id: " + "x" * 129, trusted=True)) == sorted(OWN)
