@@ -156,10 +156,8 @@ def test_names_do_not_clash_with_variables_of_other_meaning() -> None:
         assert CONFIG in table
         assert LOG_LEVEL in table
     shared = {option.name: option for option in RELAY_OPTIONS}
-    # An agent takes these as the relay does, and for one service alone as well: NAME=VALUE.
-    both = {"deny-ip", "rate-limit", "max-body"}
     for option in AGENT_OPTIONS:
-        if option.name in shared and option.name not in both:
+        if option.name in shared:
             assert option.parse is shared[option.name].parse
             assert option.repeatable == shared[option.name].repeatable
 
