@@ -214,9 +214,9 @@ def test_what_the_relays_owner_says(tmp_path: Path) -> None:
     config = relay_config(
         {
             "policies": ["ip, rate"],
-            "deny-ip": ["192.0.2.0/24,2001:db8::/32", "198.51.100.1"],
-            "rate-limit": ["100/s"],
-            "max-body": ["1GiB"],
+            "deny-visitors": ["192.0.2.0/24,2001:db8::/32", "198.51.100.1"],
+            "visitor-rate": ["100/s"],
+            "max-request-body": ["1GiB"],
             "error-pages": [str(tmp_path)],
             "access-log": [str(tmp_path / "log")],
             "access-log-format": ["combined"],
@@ -238,10 +238,11 @@ def test_what_the_relays_owner_says(tmp_path: Path) -> None:
     [
         ("policies", "ip,passwords"),
         ("policies", "ip,none"),
+        ("policies", "all,ip"),
         ("error-pages", "/nowhere"),
         ("access-log-format", "common"),
-        ("rate-limit", "many"),
-        ("deny-ip", "everybody"),
+        ("visitor-rate", "many"),
+        ("deny-visitors", "everybody"),
     ],
 )
 def test_what_the_relays_owner_cannot_say(option: str, text: str) -> None:

@@ -14,14 +14,14 @@ from srrrs.http.policy import ALL_ASKS, parse_rate
 
 
 def _asks(text: str) -> frozenset[str]:
-    """Kinds of policies, separated by commas; or ``none``."""
+    """Kinds of policies, separated by commas; ``all`` or ``none``."""
     words = [each.strip() for each in text.split(",")]
-    if words == ["none"]:
-        return frozenset()
+    if words in (["all"], ["none"]):
+        return frozenset(ALL_ASKS if words == ["all"] else ())
     for word in words:
         if word not in ALL_ASKS:
             known = ", ".join(ALL_ASKS)
-            raise ConfigError(f"{word!r} is no kind of policy: {known}, or none")
+            raise ConfigError(f"{word!r} is no kind of policy: {known}, all or none")
     return frozenset(words)
 
 
@@ -49,11 +49,11 @@ BOUND_OPTIONS: Final[tuple[Option, ...]] = (
         parse=_asks,
         metavar="KIND,...",
         help="What agents may ask of the relay for their services: basic-auth, ip, rate, host, "
-        "headers, body; or none. A service that asks for more is refused.",
-        default=",".join(ALL_ASKS),
+        "headers, body; all, or none. A service that asks for more is refused.",
+        default="all",
     ),
     Option(
-        name="deny-ip",
+        name="deny-visitors",
         parse=policy_value(networks),
         metavar="CIDR,...",
         help="Turn away the visitors of all services who come from these networks. May be given "
@@ -62,14 +62,14 @@ BOUND_OPTIONS: Final[tuple[Option, ...]] = (
         lines=True,
     ),
     Option(
-        name="rate-limit",
+        name="visitor-rate",
         parse=policy_value(parse_rate),
         metavar="N/UNIT[:BURST]",
         help="Requests and TCP connections in a second, minute or hour (s, m, h) that one "
         "visitor's address may make at all services together, and how many of them at once.",
     ),
     Option(
-        name="max-body",
+        name="max-request-body",
         parse=values.size,
         metavar="SIZE",
         help="Body of one request, of any service; of a larger one visitors are told 413.",

@@ -45,9 +45,10 @@ _RELAY_EXAMPLES: Final = {
     "tls": "/etc/letsencrypt/live",
     "trusted-proxy": ["127.0.0.1", "2001:db8::/32"],
     "access-log": "/var/log/srrrs/access.log",
+    "deny-visitors": ["192.0.2.0/24"],
     "error-pages": "/etc/srrrs/pages",
-    "max-body": "1GiB",
-    "rate-limit": "100/s:500",
+    "max-request-body": "1GiB",
+    "visitor-rate": "100/s:500",
 }
 _HEAD: Final = """\
 # Configuration of a srrrs {section}: srrrs-tunnel {section} --config FILE

@@ -59,7 +59,7 @@ def render(
 
 def entry(head: str, text: str, width: int) -> list[str]:
     """An indented head with its text beside it, or below it where the head is long."""
-    wrapped = textwrap.wrap(text, max(width - _COLUMN, 20))
+    wrapped = textwrap.wrap(text, max(width - _COLUMN, 20), break_on_hyphens=False)
     head = " " * _MARGIN + head
     lines = [f"{'':{_COLUMN}}{line}" for line in wrapped]
     if len(head) < _COLUMN - 1 and lines:

@@ -144,7 +144,9 @@ def test_policies(lab: Lab) -> None:
 
 def test_what_the_relay_does_not_allow_is_refused(lab: Lab) -> None:
     """The service is not served without what its agent asked for; others are."""
-    site = Site(lab, ("--policies", "rate", "--max-body", "5"), "--deny-ip", "shut=192.0.2.1")
+    site = Site(
+        lab, ("--policies", "rate", "--max-request-body", "5"), "--deny-ip", "shut=192.0.2.1"
+    )
     refused = site.agent.event("refused", service="shut")
     assert refused["reason"] == "policy"
     assert refused["message"] == "this relay allows no policy of ip"

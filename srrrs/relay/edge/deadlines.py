@@ -74,6 +74,10 @@ class Deadlines(Generic[T]):
             if self._waiting.get(who, now + 1) <= now:
                 del self._waiting[who]
                 self._expired(who)
+        self._wait_on()
+
+    def _wait_on(self) -> None:
+        # Who was called may have set the timer.
         if self._waiting and self._timer is None:
             first = next(iter(self._waiting.values()))
             self._timer = self._clock.callLater(max(0.0, first - self._now()), self._look)
