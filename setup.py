@@ -16,6 +16,14 @@ from setuptools import Extension, setup
 
 # Calls between them cost least where all are in one library, and all are compiled, or none is.
 COMPILED = [
+    "srrrs/http/errors.py",
+    "srrrs/http/fields.py",
+    "srrrs/http/forwarding.py",
+    "srrrs/http/head.py",
+    "srrrs/http/message.py",
+    "srrrs/http/request.py",
+    "srrrs/http/response.py",
+    "srrrs/http/writing.py",
     "srrrs/net/acks.py",
     "srrrs/net/output.py",
     "srrrs/net/splice.py",
@@ -31,6 +39,10 @@ COMPILED = [
     "srrrs/protocol/scheduler.py",
     "srrrs/protocol/session.py",
     "srrrs/protocol/stream.py",
+    "srrrs/relay/edge/approach.py",
+    "srrrs/relay/edge/deadlines.py",
+    "srrrs/relay/edge/exchange.py",
+    "srrrs/relay/edge/origin.py",
 ]
 # What is installed where it is built must not change what is built: Twisted's types are not asked
 # for, and the checks are not repeated.

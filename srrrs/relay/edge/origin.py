@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from srrrs.net.channel import Channel
-    from srrrs.protocol.stream import Stream, StreamHandler
+    from srrrs.protocol.stream import StreamHandler
     from srrrs.relay.edge.interfaces import IPublicService
 
 KEPT: Final = 75.0
@@ -118,7 +118,8 @@ class OriginConnection:
         reader: ResponseReader,
         lingering: Deadlines[OriginConnection],
     ) -> None:
-        stream: Stream = channel.stream
+        # Whatever has its methods: compiled classes would take no other.
+        stream: Any = channel.stream
         self.service = service
         self.stream = stream
         self.visitor = channel.visitor
