@@ -25,7 +25,14 @@ from twisted.internet.task import Clock
 
 from srrrs.http.head import NO_BODY, UNTIL_CLOSE, Framing, Kind, RequestHead, ResponseHead
 from srrrs.relay.edge import h2, h2stream
-from srrrs.relay.edge.h2 import CONNECTION_WINDOW, LINGER, STREAM_WINDOW, STREAMS, Http2Visitor
+from srrrs.relay.edge.h2 import (
+    CONNECTION_WINDOW,
+    DRAINED,
+    LINGER,
+    STREAM_WINDOW,
+    STREAMS,
+    Http2Visitor,
+)
 from srrrs.relay.edge.patience import PATIENCE
 from srrrs.relay.edge.site import ConnectionInfo, Site
 from srrrs.testing import FakeTransport
@@ -285,12 +292,37 @@ def test_a_broken_response_is_reset(client: Client) -> None:
     assert reset.error_code is ErrorCodes.INTERNAL_ERROR
 
 
-def test_an_early_response_ends_the_request(client: Client) -> None:
-    """RFC 9113, 8.1: a reset without an error asks for no more of the body; what comes of it all
-    the same goes to nobody, and its bytes are credited to the connection."""
+def test_a_request_that_ends_soon_after_its_response(client: Client) -> None:
+    """Both are complete, and nothing is reset."""
     stream, exchange = client.ask(POST, end=False)
     exchange.answer()
     client.turn()
+    for _ in range(DRAINED // 16384 - 1):
+        client.h2.send_data(stream, b"x" * 16384)
+        client.turn()
+    # The last of what is dropped, and the end, at once.
+    client.h2.send_data(stream, b"x" * 16384)
+    client.h2.end_stream(stream)
+    client.turn()
+    assert client.body(stream) == b"hello"
+    assert not client.of(StreamReset)
+    assert not exchange.body
+    _, next_one = client.ask()
+    next_one.answer()
+    client.turn()
+    assert len(client.of(StreamEnded)) == 2
+
+
+def test_an_early_response_ends_the_request(client: Client) -> None:
+    """RFC 9113, 8.1: some more of it goes to nobody, credited as ever; then a reset without an
+    error asks for no more."""
+    stream, exchange = client.ask(POST, end=False)
+    exchange.answer()
+    client.turn()
+    for _ in range(DRAINED // 16384):
+        assert not client.of(StreamReset)
+        client.h2.send_data(stream, b"x" * 16384)
+        client.turn()
     [reset] = client.of(StreamReset)
     assert reset.error_code is ErrorCodes.NO_ERROR
     assert client.body(stream) == b"hello"

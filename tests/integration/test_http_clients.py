@@ -230,6 +230,26 @@ def test_curl_takes_every_kind_of_answer(lab: Lab, options: tuple[str, ...], ver
         assert told == ["=1 200 0", "=0 204 0", "=0 200 4", "=0 302 0", "=0 200 4"]
 
 
+@pytest.mark.parametrize("version", ["2", "1.1"])
+def test_curl_is_refused_in_the_midst_of_an_upload(lab: Lab, version: str) -> None:
+    """The answer reaches it, though it says only then that it wants no more."""
+    need("curl")
+    large = lab.path / "large"
+    random_file(large, LARGE)
+
+    def refuse(connection: socket.socket) -> None:
+        talk = Talk(connection)
+        talk.head()
+        talk.exactly(1)
+        talk.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 7\r\n\r\nrefused")
+        drained(connection)
+
+    site = web(lab, lab.keep(tcp_server(refuse)))
+    options = (f"--http{version}", "-w", " %{http_version} %{http_code}", "-T", large)
+    for _ in range(3):
+        assert site.curl(*options, f"{site.url}/").stdout.decode() == f"refused {version} 403"
+
+
 # --- nghttp2 ------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from h2.config import H2Configuration
@@ -51,6 +52,9 @@ CONNECTION_WINDOW: Final = 1024 * 1024
 """Bytes of all of a connection's requests that may wait here."""
 OUTPUT: Final = 64 * 1024
 """Bytes that are gathered before they are written to the transport."""
+DRAINED: Final = 2 * STREAM_WINDOW
+"""Bytes of a request that are dropped once its response is complete, before it is reset. At once,
+some clients (curl 7) would take the reset for the response's fate, and lose that."""
 LINGER: Final = 5.0
 """Seconds that a visitor has to take the last words and close."""
 
@@ -95,6 +99,8 @@ class Http2Visitor(Protocol):
         # Those that have something to send, and credit for it; in the order of their turns.
         self._ready: deque[VisitorStream] = deque()
         self._writable = True
+        # Those answered before all was said, and how many bytes more are dropped of each.
+        self._drained: dict[int, int] = {}
         # Within dataReceived, whose end writes what there is; within the loop that sends.
         self._receiving = self._sending = False
         # Nothing more is read, once our GOAWAY said so.
@@ -205,6 +211,10 @@ class Http2Visitor(Protocol):
             if not self._closing:
                 self._site.idle.add(self)
 
+    def drain(self, stream: VisitorStream) -> None:
+        """It is answered, and its request goes on: drop that, up to a cap."""
+        self._drained[stream.id] = DRAINED
+
     # --- events -------------------------------------------------------------------------
 
     def _take(self, event: Event) -> bool:
@@ -247,6 +257,7 @@ class Http2Visitor(Protocol):
         stream = self._streams.get(event.stream_id)
         if stream is None:
             # It was answered before all was said.
+            self._drop(event.stream_id, size)
             self.h2.acknowledge_received_data(size, event.stream_id)
         else:
             stream.data_received(event.data, size)
@@ -260,12 +271,26 @@ class Http2Visitor(Protocol):
         except BadRequest:
             stream.reset(ErrorCodes.PROTOCOL_ERROR)
 
+    def _drop(self, stream_id: int, size: int) -> None:
+        left = self._drained.get(stream_id)
+        if left is None:
+            return
+        if left > size:
+            self._drained[stream_id] = left - size
+            return
+        del self._drained[stream_id]
+        # The response was complete: its rest is not wanted (RFC 9113, 8.1).
+        with suppress(ProtocolError):  # It has ended: what came at once is all read by now.
+            self.h2.reset_stream(stream_id, ErrorCodes.NO_ERROR)
+
     def _stream_ended(self, event: StreamEnded) -> None:
+        self._drained.pop(event.stream_id, None)
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             stream.request_ended()
 
     def _stream_reset(self, event: StreamReset) -> None:
+        self._drained.pop(event.stream_id, None)
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             stream.gone()

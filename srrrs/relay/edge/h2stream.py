@@ -6,7 +6,7 @@ Its states::
     any ──reset by either end, the connection's end──▶ GONE
 
 The request's end is independent of that: where the response ends first, the rest of the request
-is refused by a reset without an error (RFC 9113, 8.1).
+is dropped up to a cap, and then refused by a reset without an error (RFC 9113, 8.1).
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ class VisitorStream:
     def _over(self) -> None:
         """The response has ended; what is still to come of the request goes to nobody."""
         if not self._ended:
-            self._reset(ErrorCodes.NO_ERROR)
+            self._visitor.drain(self)
         self._leave()
 
     def _reset(self, code: ErrorCodes) -> None:
