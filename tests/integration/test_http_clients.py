@@ -245,7 +245,15 @@ def test_curl_is_refused_in_the_midst_of_an_upload(lab: Lab, version: str) -> No
         drained(connection)
 
     site = web(lab, lab.keep(tcp_server(refuse)))
-    options = (f"--http{version}", "-w", " %{http_version} %{http_code}", "-T", large)
+    options = (
+        f"--http{version}",
+        "-H",
+        "Expect:",
+        "-w",
+        " %{http_version} %{http_code}",
+        "-T",
+        large,
+    )
     for _ in range(3):
         assert site.curl(*options, f"{site.url}/").stdout.decode() == f"refused {version} 403"
 
