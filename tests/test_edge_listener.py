@@ -14,7 +14,8 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from srrrs.net.selfsigned import ServerIdentity
 from srrrs.protocol.errors import ResetCode
 from srrrs.relay.edge import doorstep
-from srrrs.relay.edge.doorstep import LINGER, TURN_TIMEOUT
+from srrrs.relay.edge.closing import LINGER
+from srrrs.relay.edge.doorstep import TURN_TIMEOUT
 from srrrs.testing import FakeTransport
 from tests.edge_fakes import VISITOR, Edge, FakeService, end
 

@@ -96,7 +96,7 @@ class Forwarder:
     def __init__(self, address: str, secure: bool, trusted: bool) -> None:
         parsed = parse_address(address)
         self._address = b"" if parsed is None else str(parsed).encode("ascii")
-        self._node = _node(address)
+        self._node = _node(parsed)
         self._secure = secure
         self._scheme = b"https" if secure else b"http"
         self._trusted = trusted
@@ -183,24 +183,26 @@ class Forwarder:
         return self._secure
 
 
-def _node(address: str) -> bytes:
-    """Who, as RFC 7239, 6, writes it."""
-    parsed = parse_address(address)
-    if parsed is None:
+def _node(address: IPv4Address | IPv6Address | None) -> bytes:
+    """Who, as RFC 7239, 6, writes it; ``None``: nobody knows."""
+    if address is None:
         return b"for=unknown"
-    return (f'for="[{parsed}]"' if parsed.version == 6 else f"for={parsed}").encode("ascii")
+    return (f'for="[{address}]"' if address.version == 6 else f"for={address}").encode("ascii")
 
 
 def _quoted(authority: bytes) -> bytes:
     return b'"%b"' % authority if b":" in authority else authority
 
 
+def _listed(text: str) -> IPv4Address | IPv6Address | None:
+    """A member of ``X-Forwarded-For``, which may have a port."""
+    return parse_address(_without_port(text.strip(" \t")))
+
+
 def _told(chain: bytes, claims: dict[bytes, list[bytes]]) -> bytes:
     """What ``X-Forwarded-…`` say, in the words of ``Forwarded``: the visitor's host and scheme with
     the first address, which is the visitor's."""
-    first, *others = (
-        _node(_without_port(each.strip())) for each in chain.decode("latin-1").split(",")
-    )
+    first, *others = (_node(_listed(each)) for each in chain.decode("latin-1").split(","))
     host, scheme = claims[b"x-forwarded-host"][-1], claims[b"x-forwarded-proto"][-1].lower()
     if _AUTHORITY.fullmatch(host):
         first += b";host=" + _quoted(host)
@@ -218,7 +220,7 @@ def visitor_address(head: RequestHead, peer: str, is_trusted: Callable[[str], bo
     if is_trusted(address):
         chain = b",".join(head.values(b"x-forwarded-for")).decode("latin-1").split(",")
         for each in reversed(chain):
-            parsed = parse_address(_without_port(each.strip(" \t")))
+            parsed = _listed(each)
             if parsed is None:
                 break
             address = str(parsed)

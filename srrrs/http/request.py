@@ -71,7 +71,7 @@ class RequestReader(MessageReader[RequestHead]):
             raise self._failure.with_traceback(None)
 
     def _error(self, malformed: Malformed) -> BadRequest:
-        return BadRequest(malformed.status, f"The request is malformed: {malformed.text}.")
+        return bad_request(malformed)
 
     def _skip_empty_line(self) -> int:
         # One before a request is not part of it (RFC 9112, 2.2): one, no more.
@@ -109,6 +109,11 @@ class RequestReader(MessageReader[RequestHead]):
         head = judge(method, target, version, collector.fields, collector.deciding)
         self._begin_body(head.framing)
         return head
+
+
+def bad_request(malformed: Malformed) -> BadRequest:
+    """What the visitor is told."""
+    return BadRequest(malformed.status, f"The request is malformed: {malformed.text}.")
 
 
 def judge(

@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from srrrs.http.errors import BadRequest
 from srrrs.http.fields import TEXT, Malformed, split_authority
-from srrrs.http.head import CHUNKED, NO_BODY, Fields, Framing, HeadLimits, Kind, RequestHead
-from srrrs.http.request import MAX_METHOD, judge
+from srrrs.http.head import CHUNKED, NO_BODY, Fields, HeadLimits, RequestHead
+from srrrs.http.request import MAX_METHOD, bad_request, judge
 
 _METHOD: Final = re.compile(rb"[A-Z-]{1,%d}" % MAX_METHOD)
 _TARGET: Final = re.compile(rb"[!-~]+")
@@ -34,18 +33,18 @@ def request_head(
 
     :param fields: in their order, the pseudo-fields among them.
     :param ended: no body follows.
-    :raises BadRequest: it is malformed or ambiguous.
+    :raises srrrs.http.errors.BadRequest: it is malformed or ambiguous.
     """
     try:
         return _head(fields, ended, limits)
     except Malformed as malformed:
-        raise BadRequest(malformed.status, f"The request is malformed: {malformed.text}.") from None
+        raise bad_request(malformed) from None
 
 
 def trailers(fields: Iterable[tuple[bytes, bytes]], limits: HeadLimits) -> Fields:
     """The fields after a body.
 
-    :raises BadRequest: one is malformed, or there are too many.
+    :raises srrrs.http.errors.BadRequest: one is malformed, or there are too many.
     """
     found = list(fields)
     try:
@@ -54,7 +53,7 @@ def trailers(fields: Iterable[tuple[bytes, bytes]], limits: HeadLimits) -> Field
         for name, value in found:
             _check_field(name, value)
     except Malformed as malformed:
-        raise BadRequest(malformed.status, f"The request is malformed: {malformed.text}.") from None
+        raise bad_request(malformed) from None
     return found
 
 
@@ -94,12 +93,8 @@ def _head(fields: Iterable[tuple[bytes, bytes]], ended: bool, limits: HeadLimits
     if ended:
         if head.framing.length:
             raise Malformed("its length is another than its body's")
-        head.expect_continue = False
     elif head.framing == NO_BODY:
         head.framing = CHUNKED
-    elif head.framing == Framing(Kind.LENGTH, 0):
-        # What follows can only be an empty frame; a body is a length that does not agree.
-        head.expect_continue = False
     return head
 
 

@@ -17,7 +17,7 @@ from srrrs.http.request import RequestReader
 from srrrs.net.clienthello import INTERNAL_ERROR, UNRECOGNIZED_NAME, alert
 from srrrs.net.proxyheader import write_header
 from srrrs.protocol.errors import Overloaded, ResetCode
-from srrrs.relay.edge.doorstep import LINGER
+from srrrs.relay.edge.closing import LINGER
 from srrrs.relay.edge.front import MAX_CHALLENGE, Front
 from srrrs.relay.edge.interfaces import ServiceAway, ServiceParked
 from srrrs.relay.edge.listener import EdgeFactory

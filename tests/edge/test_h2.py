@@ -25,10 +25,10 @@ from twisted.internet.task import Clock
 
 from srrrs.http.head import NO_BODY, UNTIL_CLOSE, Framing, Kind, RequestHead, ResponseHead
 from srrrs.relay.edge import h2, h2stream
+from srrrs.relay.edge.closing import LINGER
 from srrrs.relay.edge.h2 import (
     CONNECTION_WINDOW,
     DRAINED,
-    LINGER,
     STREAM_WINDOW,
     STREAMS,
     Http2Visitor,

@@ -17,12 +17,10 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
 from srrrs.net.accept import Slot, hung_up
+from srrrs.relay.edge.closing import LINGER
 
 TURN_TIMEOUT: Final = 60.0
 """Seconds that a connection may wait for its turn to shake hands."""
-LINGER: Final = 5.0
-"""Seconds that a visitor has to take a page and close; what it still sends is read and dropped, as
-a reset would make it lose the page (RFC 9112, 9.6)."""
 
 
 class Doorstep(Protocol):

@@ -6,14 +6,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address as NumericIPv6
-from ipaddress import ip_address
 from typing import Any, Final, TypeAlias
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 
+from srrrs.http.forwarding import parse_address
 from srrrs.http.policy import ALL_ASKS, Edit, Network, Policy, PolicyError, Rate, decode
 from srrrs.net.accept import address_key
 from srrrs.relay.edge.pages import RETRY_AFTER, Answer, Pages
@@ -157,12 +156,9 @@ class Gatekeeper:
         return known
 
     def _looked_up(self, host: str) -> bool:
-        try:
-            number = ip_address(host.partition("%")[0])
-        except ValueError:
+        number = parse_address(host)
+        if number is None:
             return False
-        if isinstance(number, NumericIPv6) and number.ipv4_mapped is not None:
-            number = number.ipv4_mapped
         policy, bounds = self._policy, self._shared.bounds
         if any(number in each for each in (*bounds.deny, *policy.deny)):
             return False
@@ -231,6 +227,13 @@ class Gatekeeper:
         if dropped:
             fields = [each for each in fields if each[0] not in dropped]
         return fields + self._response_added if self._response_added else fields
+
+
+def lets_in_again(before: Gatekeeper | None, now: Gatekeeper | None, visitor: IAddress) -> bool:
+    """Whether a connection that ``before`` let in, and that has waited, may go on now."""
+    if now is None or not is_new_policy(before, now):
+        return True
+    return now.check_connection(visitor)
 
 
 def is_new_policy(before: Gatekeeper | None, now: Gatekeeper | None) -> bool:

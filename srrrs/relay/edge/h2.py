@@ -39,6 +39,7 @@ from zope.interface import implementer
 from srrrs.http.errors import BadRequest
 from srrrs.http.framelengths import FrameLengths
 from srrrs.http.request2 import request_head, trailers
+from srrrs.relay.edge.closing import LINGER
 from srrrs.relay.edge.context import VisitorContext
 from srrrs.relay.edge.h2stream import VisitorStream
 from srrrs.relay.edge.patience import Patience
@@ -55,8 +56,6 @@ OUTPUT: Final = 64 * 1024
 DRAINED: Final = 2 * STREAM_WINDOW
 """Bytes of a request that are dropped once its response is complete, before it is reset. At once,
 some clients (curl 7) would take the reset for the response's fate, and lose that."""
-LINGER: Final = 5.0
-"""Seconds that a visitor has to take the last words and close."""
 
 # What a frame costs of a visitor's patience: those that make work and carry nothing.
 _COSTS: Final[dict[type, float]] = {

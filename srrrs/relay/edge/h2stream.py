@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError, StreamClosedError
+from h2.exceptions import ProtocolError
 from zope.interface import implementer
 
 from srrrs.http.head import Kind, RequestHead, ResponseHead
@@ -103,7 +104,7 @@ class VisitorStream:
 
     def data_received(self, data: bytes, size: int) -> None:
         """A piece of the request's body; ``size`` is what it took of the windows."""
-        if self._exchange is not None and data and not self._finished:
+        if self._exchange is not None and data:
             self._exchange.request_data(data)
         if self._holding:
             self._held += size
@@ -113,7 +114,7 @@ class VisitorStream:
     def request_ended(self) -> None:
         """The request is complete."""
         self._ended = True
-        if self._exchange is not None and not self._finished:
+        if self._exchange is not None:
             self._exchange.request_end(self.trailers)
 
     def may_go_on(self) -> None:
@@ -128,7 +129,7 @@ class VisitorStream:
             return
         self._leave()
         exchange, self._exchange = self._exchange, None
-        if exchange is not None and not self._finished:
+        if exchange is not None:
             exchange.visitor_gone()
 
     def reset(self, code: ErrorCodes) -> None:
@@ -256,13 +257,11 @@ class VisitorStream:
 
     def _end(self) -> None:
         """All of the body went out."""
-        try:
+        with suppress(ProtocolError):
             if self._trailers:
                 self._visitor.h2.send_headers(self.id, list(self._trailers), end_stream=True)
             else:
                 self._visitor.h2.end_stream(self.id)
-        except ProtocolError:
-            pass
         self._over()
 
     def _over(self) -> None:
@@ -272,10 +271,8 @@ class VisitorStream:
         self._leave()
 
     def _reset(self, code: ErrorCodes) -> None:
-        try:
+        with suppress(ProtocolError):
             self._visitor.h2.reset_stream(self.id, code)
-        except (ProtocolError, StreamClosedError):
-            pass
         self._leave()
 
     def _leave(self) -> None:
@@ -291,7 +288,5 @@ class VisitorStream:
         self._visitor.forget(self)
 
     def _credit(self, size: int) -> None:
-        try:
+        with suppress(ProtocolError):
             self._visitor.h2.acknowledge_received_data(size, self.id)
-        except ProtocolError:
-            pass

@@ -37,8 +37,9 @@ from srrrs.net.splice import Splice
 from srrrs.net.tlsrecords import tls_factory
 from srrrs.protocol.handshake import PATH
 from srrrs.relay.edge import control
+from srrrs.relay.edge.closing import LINGER
 from srrrs.relay.edge.context import VisitorContext
-from srrrs.relay.edge.doorstep import LINGER, Doorstep
+from srrrs.relay.edge.doorstep import Doorstep
 from srrrs.relay.edge.h1 import HttpVisitor
 from srrrs.relay.edge.h2 import Http2Visitor
 from srrrs.relay.edge.interfaces import IPublicService

@@ -10,7 +10,7 @@ from srrrs.net.splice import Splice
 from srrrs.protocol.errors import Overloaded
 from srrrs.relay.edge import logged
 from srrrs.relay.edge.accesslog import AccessLog, ConnectionEntry
-from srrrs.relay.edge.gatekeeper import Gatekeeper, is_new_policy
+from srrrs.relay.edge.gatekeeper import Gatekeeper, lets_in_again
 from srrrs.relay.edge.interfaces import IPublicService, ServiceAway, ServiceParked
 from srrrs.relay.edge.logged import LoggedSplice
 from srrrs.relay.edge.site import ConnectionInfo, Site
@@ -85,12 +85,7 @@ class PassThrough:
     def open_late(self, service: IPublicService | None) -> Splice | bytes:
         """The same after a wait, which is not repeated. ``None``: it was in vain."""
         if service is not None:
-            keeper = service.gatekeeper
-            if (
-                keeper is not None
-                and is_new_policy(self._keeper, keeper)
-                and not keeper.check_connection(self._info.peer)
-            ):
+            if not lets_in_again(self._keeper, service.gatekeeper, self._info.peer):
                 return self._refuse(logged.DENIED, alert(_DENIED))
             try:
                 return self._open(service)

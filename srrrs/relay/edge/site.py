@@ -6,11 +6,12 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 
+from srrrs.http.forwarding import parse_address
 from srrrs.http.head import HeadLimits
 from srrrs.relay.edge.deadlines import Deadlines
 from srrrs.relay.edge.origin import KEPT, LINGER, OriginConnection
@@ -133,12 +134,8 @@ class Site:
 
     def _is_trusted(self, address: str) -> bool:
         """Whether an address, as text, is a trusted proxy's."""
-        try:
-            ip = ip_address(address)
-        except ValueError:
-            return False
-        mapped = getattr(ip, "ipv4_mapped", None)
-        return any((mapped or ip) in network for network in self.trusted)
+        ip = parse_address(address)
+        return ip is not None and any(ip in network for network in self.trusted)
 
     def is_misdirected(self, info: ConnectionInfo, host: str) -> bool:
         """Whether a request came by a connection that was opened for another host, and is to be

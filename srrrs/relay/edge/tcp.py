@@ -18,7 +18,7 @@ from srrrs.net.splice import Splice
 from srrrs.protocol.errors import Overloaded
 from srrrs.relay.edge import logged
 from srrrs.relay.edge.accesslog import AccessLog, ConnectionEntry
-from srrrs.relay.edge.gatekeeper import is_new_policy
+from srrrs.relay.edge.gatekeeper import lets_in_again
 from srrrs.relay.edge.interfaces import IPublicService, ServiceAway, ServiceParked
 from srrrs.relay.edge.logged import LoggedSplice
 from srrrs.relay.edge.site import connection_id
@@ -120,18 +120,6 @@ class _Visitor(_Gated, Splice):
         self._visitor = channel.visitor
         self._gate = gate
 
-    def makeConnection(self, transport: Any) -> None:
-        # As :class:`_Gated`, in fewer steps.
-        self.transport = transport
-        self._gate.opened(transport)
-        Splice.connectionMade(self)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        gate = self._gate
-        gate.visitor_gone(self._visitor)
-        Splice.connectionLost(self, reason)
-        gate.closed()
-
 
 class _LoggedVisitor(_Gated, LoggedSplice):
     __slots__ = ("_gate", "_visitor")
@@ -174,12 +162,7 @@ class _Held(Protocol):
 
     def _served(self, service: IPublicService) -> None:
         self._wait = None
-        keeper = service.gatekeeper
-        if (
-            keeper is not None
-            and is_new_policy(self._factory.service.gatekeeper, keeper)
-            and not keeper.check_connection(self._visitor)
-        ):
+        if not lets_in_again(self._factory.service.gatekeeper, service.gatekeeper, self._visitor):
             self._tell(logged.DENIED)
             self.transport.abortConnection()  # type: ignore[union-attr]
             return
