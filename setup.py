@@ -16,6 +16,7 @@ from setuptools import Extension, setup
 
 # Calls between them cost least where all are in one library, and all are compiled, or none is.
 COMPILED = [
+    "srrrs/agent/connection.py",
     "srrrs/http/errors.py",
     "srrrs/http/fields.py",
     "srrrs/http/forwarding.py",
@@ -25,6 +26,8 @@ COMPILED = [
     "srrrs/http/response.py",
     "srrrs/http/writing.py",
     "srrrs/net/acks.py",
+    "srrrs/net/address.py",
+    "srrrs/net/channel.py",
     "srrrs/net/output.py",
     "srrrs/net/splice.py",
     "srrrs/net/tunnel.py",

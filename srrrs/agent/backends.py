@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -25,8 +24,6 @@ from twisted.internet.error import TCPTimedOutError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IAddress,
-    IConnector,
-    IProtocol,
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
@@ -35,11 +32,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
-from srrrs.net.address import place_of
+from srrrs.agent.connection import Address, BackendConnection
 from srrrs.net.channel import Channel
 from srrrs.net.loopback import LocalhostEndpoint
-from srrrs.net.proxyheader import Version, write_header
-from srrrs.net.splice import Splice
+from srrrs.net.proxyheader import Version
 from srrrs.protocol.errors import ResetCode
 
 #: Seconds that a backend has to take a connection.
@@ -103,7 +99,7 @@ class EndpointBackend:
         pass
 
     def connect(self, channel: Channel) -> None:
-        connection = _BackendConnection(channel, self)
+        connection = BackendConnection(channel, self)
         if connection.abandoned:
             return
         if self._addresses:
@@ -115,7 +111,7 @@ class EndpointBackend:
         attempt.addErrback(self.failed, connection)
         attempt.addErrback(self._broken, connection)
 
-    def connected(self, addresses: tuple[_Address, ...]) -> None:
+    def connected(self, addresses: tuple[Address, ...]) -> None:
         """The backend took a connection.
 
         :param addresses: in the order in which they are to be tried the next time.
@@ -125,7 +121,7 @@ class EndpointBackend:
             self.failing = False
             self._log.info("the backend {target} answers again", target=self.target)
 
-    def failed(self, failure: Failure, connection: _BackendConnection) -> None:
+    def failed(self, failure: Failure, connection: BackendConnection) -> None:
         """The backend did not take the connection."""
         if connection.abandoned:
             return
@@ -140,117 +136,12 @@ class EndpointBackend:
             error=failure.getErrorMessage(),
         )
 
-    def _broken(self, failure: Failure, connection: _BackendConnection) -> None:
+    def _broken(self, failure: Failure, connection: BackendConnection) -> None:
         self._log.failure("connecting a visitor to {target} failed", failure, target=self.target)
         connection.refuse(ResetCode.INTERNAL, "")
 
 
-@implementer(IProtocolFactory)
-class _BackendConnection(Splice):
-    """The splice of one visitor, from OPEN on; to what connects it, it is the factory as well.
-
-    :ivar abandoned: the visitor went away before the backend answered.
-    :ivar cancel: gives up the attempt that is under way.
-    """
-
-    __slots__ = ("_addresses", "_backend", "_tries", "_visitor", "abandoned", "cancel")
-
-    def __init__(self, channel: Channel, backend: EndpointBackend) -> None:
-        self._backend = backend
-        self._visitor = channel.visitor
-        self._addresses: tuple[_Address, ...] = ()
-        self._tries = 0
-        self.abandoned = False
-        self.cancel: Callable[[], object] | None = None
-        Splice.__init__(self, channel)
-
-    def makeConnection(self, transport: Any) -> None:
-        self.transport = transport
-        self.cancel = None
-        tries, backend = self._tries, self._backend
-        if tries or backend.failing:
-            addresses = self._addresses
-            backend.connected((*addresses[tries:], *addresses[:tries]))
-        version = backend.send_proxy
-        if version is not None:
-            # Ahead of all that the visitor has sent, and of TLS.
-            there = place_of(transport.getPeer())
-            transport.write(write_header(version, place_of(self._visitor), there))
-        Splice.connectionMade(self)
-
-    def dial(self, addresses: tuple[_Address, ...]) -> None:
-        """Connect to the first address that takes the connection."""
-        self._addresses = addresses
-        address = addresses[self._tries]
-        try:
-            if address.link is None:
-                address.connect(*address.where, self, address.timeout)
-            else:
-                link = address.link(*address.where, self, self.connect_failed, address.timeout)
-                self.cancel = link.disconnect
-        except Exception:
-            self._backend.failed(Failure(), self)
-
-    def abandon(self) -> None:
-        self.abandoned = True
-        cancel, self.cancel = self.cancel, None
-        if cancel is not None:
-            cancel()
-
-    def refuse(self, code: ResetCode, reason: str) -> None:
-        """There will be no connection."""
-        self.cancel = None
-        self.let_go(code, reason)
-
-    # --- IProtocolFactory, and what a connector asks of one -----------------------------
-
-    def doStart(self) -> None:
-        pass
-
-    def doStop(self) -> None:
-        pass
-
-    def startedConnecting(self, connector: IConnector) -> None:
-        self.cancel = connector.disconnect
-
-    def buildProtocol(self, addr: IAddress | None) -> IProtocol:
-        return self
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        self.connect_failed(reason)
-
-    def connect_failed(self, reason: Failure) -> None:
-        """An address did not take the connection."""
-        self.cancel = None
-        last = self._tries + 1 == len(self._addresses)
-        # One that does not answer in time has had all the time there was.
-        if self.abandoned or last or reason.check(ConnectTimeout):
-            self._backend.failed(reason, self)
-        else:
-            self._tries += 1
-            self.dial(self._addresses)
-
-    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
-        """``connectionLost`` has been told."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Address:
-    """Where a backend listens, if that needs no lookup: connected to in fewer steps than by a
-    client endpoint, which makes a Deferred and wraps each protocol.
-
-    :param connect: ``reactor.connectTCP`` or ``connectUNIX``, and what it is called with.
-    :param timeout: seconds.
-    :param link: `LoopReactor.connect_to`, where the reactor has it.
-    """
-
-    connect: Any
-    where: tuple[Any, ...]
-    timeout: float
-    link: Any = None
-
-
-def _addresses(endpoint: Any, timeout: float) -> tuple[_Address, ...]:
+def _addresses(endpoint: Any, timeout: float) -> tuple[Address, ...]:
     """The addresses that an endpoint connects to, in the order in which it tries them; none where
     it does anything else than connect."""
     if type(endpoint) is LocalhostEndpoint:
@@ -263,9 +154,9 @@ def _addresses(endpoint: Any, timeout: float) -> tuple[_Address, ...]:
             if endpoint._bindAddress is None and (isIPAddress(host) or isIPv6Address(host)):
                 reactor = endpoint._reactor
                 link = getattr(reactor, "connect_to", None)
-                return (_Address(reactor.connectTCP, (host, port), limit, link),)
+                return (Address(reactor.connectTCP, (host, port), limit, link),)
         elif type(endpoint) is UNIXClientEndpoint and not endpoint._checkPID:
-            return (_Address(endpoint._reactor.connectUNIX, (endpoint._path,), limit),)
+            return (Address(endpoint._reactor.connectUNIX, (endpoint._path,), limit),)
     except AttributeError:
         pass  # Another Twisted, which calls them otherwise.
     return ()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -18,8 +18,9 @@ from twisted.internet.interfaces import (
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
+from srrrs.net.reset import StreamReset
 from srrrs.protocol.errors import ResetCode
 
 if TYPE_CHECKING:
@@ -34,27 +35,7 @@ LINGER: Final = 60.0
 _DONE: Final = Failure(ConnectionDone())
 
 
-class StreamReset(ConnectionLost):
-    """The stream ended by a reset: of the peer, or because its tunnel ended."""
-
-    def __init__(self, code: int, reason: str = "") -> None:
-        super().__init__(reason or describe(code))
-        self.code = code
-        self.reason = reason or describe(code)
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-def describe(code: int) -> str:
-    """A reset code in words."""
-    try:
-        return ResetCode(code).name.lower().replace("_", " ")
-    except ValueError:
-        return f"reset with code {code}"
-
-
-@implementer(ITCPTransport, IConsumer, IPushProducer)
+# Compiled, and so declared to provide its interfaces below.
 class Channel:
     """A stream, to the protocol that is attached to it a TCP transport.
 
@@ -66,7 +47,7 @@ class Channel:
     :param visitor: who opened the stream, as :meth:`getPeer` gives it.
     """
 
-    _log = Logger()
+    _log: ClassVar = Logger()
 
     disconnecting = False
 
@@ -109,7 +90,8 @@ class Channel:
         """Give the stream its protocol; what arrived before comes after ``makeConnection``."""
         self.protocol = protocol
         self._half_closeable = IHalfCloseableProtocol.providedBy(protocol)
-        protocol.makeConnection(self)
+        transport: Any = self  # What it provides is declared where mypy does not look.
+        protocol.makeConnection(transport)
         self._deliver_held()
         if self._missed is not None:
             self._finish(self._missed)
@@ -384,3 +366,6 @@ class Channel:
 
     def stopProducing(self) -> None:
         self.loseConnection()
+
+
+classImplements(Channel, ITCPTransport, IConsumer, IPushProducer)

@@ -9,7 +9,8 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from zope.interface.verify import verifyObject
 
-from srrrs.net.channel import LINGER, Channel, StreamReset
+from srrrs.net.channel import LINGER, Channel
+from srrrs.net.reset import StreamReset
 from srrrs.protocol.errors import Overloaded, ResetCode, TunnelGone
 from srrrs.protocol.flow import BASE_WINDOW
 from srrrs.protocol.mux import Limits
