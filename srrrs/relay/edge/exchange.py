@@ -26,7 +26,7 @@ from srrrs.http.writing import encode_chunk, encode_last_chunk, encode_request
 from srrrs.relay.edge import control
 from srrrs.relay.edge.approach import Approach, State
 from srrrs.relay.edge.context import VisitorContext
-from srrrs.relay.edge.interfaces import IExchange, IResponder
+from srrrs.relay.edge.interfaces import IExchange, IPublicService, IResponder
 from srrrs.relay.edge.origin import OriginConnection
 from srrrs.relay.edge.outcomes import NO_ANSWER, PAGES, UNREACHED, Outcome
 from srrrs.relay.edge.pages import RETRY_AFTER, Answer, reason_of
@@ -84,13 +84,7 @@ class Exchange(Approach):
             return
         self._asked = service
         self._visitor = context.who(head)
-        self._limit = limit = _least(context.site.limits.body_bytes, service.gatekeeper)
-        if limit is not None and head.framing.length > limit:
-            self._too_large()
-        elif service.gatekeeper is None:
-            self._open(service)
-        else:
-            self._check(service)
+        self._check(service)
 
     def request_data(self, data: bytes) -> None:
         self._received += len(data)
@@ -188,6 +182,14 @@ class Exchange(Approach):
         self._responder.resume_request()
 
     # --- the request --------------------------------------------------------------------
+
+    def _check(self, service: IPublicService) -> None:
+        limit = _least(self._context.site.limits.body_bytes, service.gatekeeper)
+        self._limit = limit
+        if limit is not None and max(self.head.framing.length, self._received) > limit:
+            self._too_large()
+        else:
+            super()._check(service)
 
     def _send(self, origin: OriginConnection) -> None:
         head, service = self.head, self._service
