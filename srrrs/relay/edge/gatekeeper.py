@@ -12,7 +12,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 
-from srrrs.http.forwarding import parse_address
+from srrrs.addresses import parse_address
 from srrrs.http.policy import ALL_ASKS, Edit, Network, Policy, PolicyError, Rate, decode
 from srrrs.net.accept import address_key
 from srrrs.relay.edge.pages import RETRY_AFTER, Answer, Pages

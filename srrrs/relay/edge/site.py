@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 
-from srrrs.http.forwarding import parse_address
+from srrrs.addresses import parse_address
 from srrrs.http.head import HeadLimits
 from srrrs.relay.edge.deadlines import Deadlines
 from srrrs.relay.edge.origin import KEPT, LINGER, OriginConnection
