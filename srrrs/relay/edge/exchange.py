@@ -21,7 +21,7 @@ from zope.interface import classImplements
 
 from srrrs.http.errors import BadRequest
 from srrrs.http.forwarding import response_fields, trailer_fields
-from srrrs.http.head import NO_BODY, Framing, Kind, RequestHead, ResponseHead
+from srrrs.http.head import Kind, RequestHead, ResponseHead
 from srrrs.http.writing import encode_chunk, encode_last_chunk, encode_request
 from srrrs.relay.edge import control
 from srrrs.relay.edge.approach import Approach, State
@@ -29,7 +29,7 @@ from srrrs.relay.edge.context import VisitorContext
 from srrrs.relay.edge.interfaces import IExchange, IPublicService, IResponder
 from srrrs.relay.edge.origin import OriginConnection
 from srrrs.relay.edge.outcomes import NO_ANSWER, PAGES, UNREACHED, Outcome
-from srrrs.relay.edge.pages import RETRY_AFTER, Answer, reason_of
+from srrrs.relay.edge.pages import RETRY_AFTER, Answer
 
 
 class Exchange(Approach):
@@ -273,14 +273,8 @@ class Exchange(Approach):
         origin = self._release()
         if origin is not None:
             origin.abort()
-        body = answer.body
-        fields = [(b"date", answer.date()), *answer.fields]
-        framing = Framing(Kind.LENGTH, len(body))
-        if self.head.method == b"HEAD":
-            fields.append((b"content-length", b"%d" % len(body)))
-            framing = NO_BODY
-            body = b""
-        self._tell(ResponseHead(answer.status, reason_of(answer.status), (1, 1), fields, framing))
+        head, body = answer.response(self.head.method)
+        self._tell(head)
         self._sent = len(body)
         responder = self._responder
         self._over(closed)

@@ -85,19 +85,11 @@ class VisitorStream:
         self._exchange = exchange = Exchange(context, self, head)
         exchange.start()
 
-    def refuse(self, answer: Answer, body: bool = True) -> None:
-        """Answer without an exchange.
-
-        :param body: False for the answer to HEAD.
-        """
-        self._head = [
-            (b":status", b"%d" % answer.status),
-            (b"date", answer.date()),
-            *answer.fields,
-            (b"content-length", b"%d" % len(answer.body)),
-        ]
-        if body:
-            self.write(answer.body)
+    def refuse(self, answer: Answer, method: bytes = b"GET") -> None:
+        """Answer a request of that method without an exchange."""
+        head, body = answer.response(method)
+        self.respond(head)
+        self.write(body)
         self.finish(())
 
     # --- from the visitor ---------------------------------------------------------------
