@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from srrrs.http.head import Kind, RequestHead, ResponseHead
 from srrrs.relay.edge.context import VisitorContext
-from srrrs.relay.edge.exchange import Exchange
+from srrrs.relay.edge.exchange import BODY_STEP, Exchange
 from srrrs.relay.edge.interfaces import IResponder
 
 if TYPE_CHECKING:
@@ -183,6 +183,13 @@ class VisitorStream:
         if size and not self._gone:
             self._credit(size)
             self._visitor.pump()
+
+    def may_send(self) -> bool:
+        # What other requests hold is of the connection's window, which is all requests'.
+        try:
+            return self._visitor.h2.remote_flow_control_window(self.id) >= BODY_STEP
+        except ProtocolError:  # It has ended.
+            return True
 
     # --- sending ------------------------------------------------------------------------
 
