@@ -15,6 +15,7 @@ from srrrs.relay.edge.site import BODY_TIMEOUT
 from srrrs.testing import FakeTransport
 from tests.edge.h1kit import OK, Lab, split
 from tests.edge.test_exchange import Keeper
+from tests.edge.test_h1 import is_read
 from tests.edge.test_h2 import MADE, POST, Client, Script
 
 HEAD = b"POST / HTTP/1.1\r\nHost: site.example\r\n"
@@ -81,12 +82,12 @@ def test_who_is_not_read_does_not_drip() -> None:
     """A service that stops reading holds its visitor up; the time begins anew with its reading."""
     lab = Lab()
     visitor = begin(lab, SIZED.replace(b"10000", b"1000000"))
-    while visitor.reading:
+    while is_read(visitor):
         visitor.receive(bytes(16384))
     lab.clock.advance(WAIT)
     assert not said(visitor)
     lab.settle(visitor)
-    assert visitor.reading
+    assert is_read(visitor)
     lab.clock.advance(BODY_TIMEOUT - 1)
     assert not said(visitor)
     lab.clock.advance(1)

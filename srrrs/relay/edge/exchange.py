@@ -52,7 +52,8 @@ class Exchange(Approach):
     _request_done = False
     # The visitor is to send it (and does not wait for 100); it may not for the moment; so many
     # bytes must have come for its time to begin anew.
-    _due = _full = False
+    _due = False
+    _full = False
     _next_step = 0
     # For the log.
     _arrived = 0.0
