@@ -15,7 +15,7 @@ MAY: dict[str, set[str]] = {
     "protocol": set(),
     "http": set(),
     "config": {"protocol", "http", "net"},
-    "net": {"protocol", "http"},
+    "net": {"protocol"},
     "relay": {"protocol", "http", "net", "config"},
     "agent": {"protocol", "http", "net", "config"},
 }

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from srrrs.addresses import Address, parse_address
 from srrrs.http.fields import options
 from srrrs.http.head import CHUNKED, NO_BODY, Fields, RequestHead, ResponseHead
 
@@ -183,7 +183,7 @@ class Forwarder:
         return self._secure
 
 
-def _node(address: IPv4Address | IPv6Address | None) -> bytes:
+def _node(address: Address | None) -> bytes:
     """Who, as RFC 7239, 6, writes it; ``None``: nobody knows."""
     if address is None:
         return b"for=unknown"
@@ -194,7 +194,7 @@ def _quoted(authority: bytes) -> bytes:
     return b'"%b"' % authority if b":" in authority else authority
 
 
-def _listed(text: str) -> IPv4Address | IPv6Address | None:
+def _listed(text: str) -> Address | None:
     """A member of ``X-Forwarded-For``, which may have a port."""
     return parse_address(_without_port(text.strip(" \t")))
 
@@ -226,17 +226,6 @@ def visitor_address(head: RequestHead, peer: str, is_trusted: Callable[[str], bo
             address = str(parsed)
             if not is_trusted(address):
                 break
-    return address
-
-
-def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """An IP address; one of IPv4 that is written as IPv6 becomes what it is, and zones go."""
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
     return address
 
 

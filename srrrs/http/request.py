@@ -106,8 +106,12 @@ class RequestReader(MessageReader[RequestHead]):
     def _parse(self, data: bytes) -> RequestHead:
         method, target, version = self._split_line(data)
         collector = take_apart(httptools.HttpRequestParser, data, self._limits.fields)
-        head = judge(method, target, version, collector.fields, collector.deciding)
-        self._begin_body(head.framing)
+        fields, deciding = collector.fields, collector.deciding
+        framing = parse_framing(
+            deciding.get(b"content-length", ()), deciding.get(b"transfer-encoding", ()), version
+        )
+        head = judge(method, target, version, fields, deciding, framing)
+        self._begin_body(framing)
         return head
 
 
@@ -122,10 +126,12 @@ def judge(
     version: tuple[int, int],
     fields: Fields,
     deciding: Mapping[bytes, Sequence[bytes]],
+    framing: Framing,
 ) -> RequestHead:
     """What a head says as a whole.
 
     :param deciding: the values of the fields that decide.
+    :param framing: what ends the body, for not every version has it in the fields.
     :raises Malformed: it is ambiguous.
     """
     hosts = deciding.get(b"host", ())
@@ -140,9 +146,6 @@ def judge(
         raise Malformed("its target")
     if method == b"CONNECT":
         raise Malformed("this is no proxy")
-    framing = parse_framing(
-        deciding.get(b"content-length", ()), deciding.get(b"transfer-encoding", ()), version
-    )
     head = RequestHead(method, target, version, host, authority, fields, framing)
     says = options(deciding[b"connection"]) if b"connection" in deciding else frozenset()
     if version >= (1, 1):

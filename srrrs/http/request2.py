@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from srrrs.http.fields import TEXT, Malformed, split_authority
+from srrrs.http.fields import TEXT, Malformed, parse_framing, split_authority
 from srrrs.http.head import CHUNKED, NO_BODY, Fields, HeadLimits, RequestHead
 from srrrs.http.request import MAX_METHOD, bad_request, judge
 
@@ -89,13 +89,14 @@ def _head(fields: Iterable[tuple[bytes, bytes]], ended: bool, limits: HeadLimits
     if not _TARGET.fullmatch(target) or not (target.startswith(b"/") or target == b"*"):
         raise Malformed("its target")
     deciding[b"host"] = [_authority(pseudo.get(b":authority"), hosts)]
-    head = judge(method, target, (2, 0), [(b"host", deciding[b"host"][0]), *kept], deciding)
+    framing = parse_framing(deciding.get(b"content-length", ()), (), (2, 0))
     if ended:
-        if head.framing.length:
+        if framing.length:
             raise Malformed("its length is another than its body's")
-    elif head.framing == NO_BODY:
-        head.framing = CHUNKED
-    return head
+    elif framing == NO_BODY:
+        framing = CHUNKED
+    fields = [(b"host", deciding[b"host"][0]), *kept]
+    return judge(method, target, (2, 0), fields, deciding, framing)
 
 
 def _authority(authority: bytes | None, hosts: list[bytes]) -> bytes:

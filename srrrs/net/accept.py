@@ -18,6 +18,8 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IReactorTime
 from twisted.logger import Logger
 
+from srrrs.addresses import parse_address
+
 RESERVE: Final = 256
 """Open files kept free for everything but connections; a quarter where the limit is small."""
 BATCH: Final = 32
@@ -77,15 +79,10 @@ def address_key(peer: IAddress) -> str | None:
     address of it), or ``None`` where nobody can tell (a UNIX socket)."""
     if isinstance(peer, IPv4Address):
         return peer.host
-    if not isinstance(peer, IPv6Address):
-        return None
-    try:
-        number = NumericIPv6(peer.host.partition("%")[0])
-    except ValueError:
-        return None
-    if number.ipv4_mapped is not None:
-        return str(number.ipv4_mapped)
-    return f"{NumericIPv6(int(number) >> 64 << 64)}/64"
+    number = parse_address(peer.host) if isinstance(peer, IPv6Address) else None
+    if isinstance(number, NumericIPv6):
+        return f"{NumericIPv6(int(number) >> 64 << 64)}/64"
+    return None if number is None else str(number)
 
 
 def hung_up(transport: Any) -> bool:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Literal, TypeAlias
 
+from srrrs.addresses import Address, unmapped
+
 Version: TypeAlias = Literal["v1", "v2"]
 Place: TypeAlias = tuple[str, int]
 """An IP address as text, and a port."""
@@ -89,7 +91,7 @@ def _read_v1(data: bytes) -> tuple[ProxyHeader, int] | None:
     port, other = int(match[4]), int(match[5])
     if max(port, other) > 65535:
         raise BadProxyHeader("it holds a malformed port")
-    return ProxyHeader((_plain(source), port)), end + 1
+    return ProxyHeader((str(unmapped(source)), port)), end + 1
 
 
 def _read_v2(data: bytes) -> tuple[ProxyHeader, int] | None:
@@ -113,7 +115,7 @@ def _read_v2(data: bytes) -> tuple[ProxyHeader, int] | None:
     if family == _TCP4:
         source = str(IPv4Address(body[:4])), int.from_bytes(body[8:10])
     elif family == _TCP6:
-        source = _plain(IPv6Address(body[:16])), int.from_bytes(body[32:34])
+        source = str(unmapped(IPv6Address(body[:16]))), int.from_bytes(body[32:34])
     # Without a family the rest is nobody's to read (2.2).
     secure = family != _UNSPEC and _says_tls(body[fixed:])
     return ProxyHeader(source, secure), size
@@ -156,18 +158,8 @@ def write_header(version: Version, source: Place | None, destination: Place | No
     return _V2_HEAD.pack(_V2, _PROXY, family, len(body)) + body
 
 
-def _read(place: Place) -> tuple[IPv4Address | IPv6Address, int]:
+def _read(place: Place) -> tuple[Address, int]:
     host, port = place
     if not 0 <= port < 65536:
         raise ValueError(f"{port} is no port")
-    return _unmapped(ip_address(host.partition("%")[0])), port
-
-
-def _unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def _plain(address: IPv4Address | IPv6Address) -> str:
-    return str(_unmapped(address))
+    return unmapped(ip_address(host.partition("%")[0])), port

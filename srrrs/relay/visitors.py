@@ -37,9 +37,7 @@ class Visitors:
         self._reactor = reactor
         self._own = None if config.error_pages is None else OwnPages(config.error_pages)
         self.pages: Pages = Pages() if self._own is None else self._own
-        bounds = PolicyBounds(
-            asks=config.policies, deny=config.deny, rate=config.rate, max_body=config.max_body
-        )
+        bounds = PolicyBounds(asks=config.policies, deny=config.deny, rate=config.rate)
 
         def run(look: Callable[[], bool]) -> Deferred[bool]:
             return deferToThreadPool(reactor, reactor.getThreadPool(), look)

@@ -13,7 +13,7 @@ from srrrs.protocol.errors import ResetCode
 from srrrs.relay.edge.front import Front
 from srrrs.relay.edge.h1 import HttpVisitor
 from srrrs.relay.edge.pages import Answer
-from srrrs.relay.edge.site import ConnectionInfo
+from srrrs.relay.edge.site import ConnectionInfo, SiteLimits
 from srrrs.testing import FakeTransport
 from tests.edge.h1kit import OK, Lab, get, split
 
@@ -112,11 +112,12 @@ def test_who_leaves_while_a_policy_takes_its_time() -> None:
     lab.assert_nothing_left()
 
 
-def test_a_policys_bound_of_bodies() -> None:
-    """The smaller of the two counts."""
-    lab = Lab()
+@pytest.mark.parametrize(("relays", "policys"), [(None, 3), (3, None), (3, 10), (10, 3)])
+def test_a_policys_bound_of_bodies(relays: int | None, policys: int | None) -> None:
+    """Of the relay's and the policy's the smaller counts."""
+    lab = Lab(SiteLimits(body_bytes=relays))
     keeper = lab.service.gatekeeper = Keeper()
-    keeper.max_body = 3
+    keeper.max_body = policys
     visitor = lab.connect()
     visitor.receive(UPLOAD + b"1234")
     lab.settle(visitor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from srrrs.config import RelayConfig
 from srrrs.http.passwords import hash_password
 from srrrs.http.policy import ALL_ASKS, PolicyError, parse_network, parse_rate
 from srrrs.relay.edge import signin
 from srrrs.relay.edge.gatekeeper import Gatekeeper, Policies, PolicyBounds
 from srrrs.relay.edge.pages import Answer
+from srrrs.relay.visitors import Visitors
 
 ALICE = hash_password("secret")
 
@@ -305,11 +308,8 @@ def test_changes_are_made_one_after_the_other() -> None:
     assert fields == [(b"x-a", b"1"), (b"x-a", b"2")]
 
 
-def test_of_two_sizes_the_smaller_counts() -> None:
+def test_sizes() -> None:
     assert Relay({"max_body": 10}).keeper.max_body == 10
-    assert Relay({"max_body": 10}, max_body=5).keeper.max_body == 5
-    assert Relay({"max_body": 10}, max_body=50).keeper.max_body == 10
-    assert Relay({}, max_body=50).keeper.max_body == 50
     assert Relay({"rate": "1/s"}).keeper.max_body is None
 
 
@@ -327,5 +327,10 @@ def test_nothing_asked_is_nothing_looked_at() -> None:
     policies = Policies(Clock(), Threads())
     assert policies.gatekeeper(None, "http", "site", "http://site.example") is None
     assert policies.gatekeeper({}, "tcp", "db", "tcp://relay.example:1") is None
-    bounded = Policies(Clock(), Threads(), PolicyBounds(max_body=1))
-    assert bounded.gatekeeper({}, "tcp", "db", "tcp://relay.example:1") is None
+
+
+def test_the_owners_bound_of_bodies_is_no_policy() -> None:
+    """It holds for every request; no service needs a gatekeeper for it."""
+    clock = Clock()
+    visitors = Visitors(clock, RelayConfig(data_dir=Path("/state"), max_body=5), clock.seconds)
+    assert visitors.policies.gatekeeper({}, "http", "site", "http://site.example") is None

@@ -542,6 +542,20 @@ def test_a_head_that_does_not_come(first: bool) -> None:
     lab.assert_nothing_left()
 
 
+def test_tls_whose_end_the_visitor_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for no longer than the time to linger, though nothing is left to be sent."""
+    monkeypatch.setattr(FakeTransport, "drained", True, raising=False)
+    lab = Lab()
+    visitor = lab.connect(tls=True)
+    visitor.receive(b"what?\r\n\r\n")
+    assert visitor.disconnecting
+    assert is_there(visitor)
+    lab.clock.advance(LINGER)
+    assert was_aborted(visitor)
+    visitor.drain()
+    lab.assert_nothing_left()
+
+
 def test_a_page_that_nobody_takes() -> None:
     """A visitor that was refused and neither reads nor closes is aborted at the deadline."""
     lab = Lab()

@@ -101,7 +101,7 @@ class Client:
         self.site = Site(self.clock)
         info = ConnectionInfo(PEER, PEER, secure=True, sni="a.example")
         self.visitor = Http2Visitor(self.site, info)
-        self.transport = FakeTransport(peer=PEER)
+        self.transport = FakeTransport(peer=PEER, tls=True)
         self.h2 = H2Connection(
             H2Configuration(
                 client_side=True,
@@ -513,6 +513,20 @@ def test_a_visitor_that_does_not_close(client: Client) -> None:
     client.clock.advance(LINGER)
     assert (before, client.transport.aborted) == (False, True)
     client.turn()
+
+
+def test_a_visitor_that_is_slow_to_take_its_last_answer(client: Client) -> None:
+    """The end of the connection waits for it, as over HTTP/1."""
+    stream, exchange = client.ask()
+    client.transport.buffer_size = 1000
+    exchange.answer(b"x" * 5000)
+    client.visitor.end_if_idle()
+    client.clock.advance(2 * LINGER)
+    assert client.transport.disconnecting
+    assert not client.transport.aborted
+    client.turn()
+    assert len(client.body(stream)) == 5000
+    assert not client.transport.connected
 
 
 def test_rubbish(client: Client) -> None:

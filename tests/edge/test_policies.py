@@ -70,6 +70,23 @@ def test_the_policy_of_the_agent_that_came_back(before: Any, after: Any, status:
     lab.assert_nothing_left()
 
 
+@pytest.mark.parametrize("stated", [False, True])
+def test_the_bound_of_bodies_of_the_agent_that_came_back(stated: bool) -> None:
+    """It holds for the request that waited, too, whether its length was stated or not."""
+    lab = Lab()
+    lab.service.problem = ServiceParked(lab.service)
+    visitor = lab.connect()
+    framing = b"Content-Length: 4" if stated else b"Transfer-Encoding: chunked"
+    body = b"1234" if stated else b"4\r\n1234\r\n0\r\n\r\n"
+    visitor.receive(b"POST / HTTP/1.1\r\nHost: site.example\r\n%b\r\n\r\n%b" % (framing, body))
+    lab.other.gatekeeper = keeper({"max_body": 3})
+    lab.service.waiting[0].callback(lab.other)
+    lab.settle(visitor)
+    assert split(bytes(visitor.sent))[0] == 413
+    visitor.peer_reset()
+    lab.assert_nothing_left()
+
+
 def test_an_answer_of_the_policy_keeps_the_connection() -> None:
     """The next request may be another one's, or right."""
     lab = Lab()

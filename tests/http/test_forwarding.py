@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from srrrs.http.forwarding import (
     Forwarder,
     narrow_cookie,
-    parse_address,
     response_fields,
     trailer_fields,
     visitor_address,
@@ -246,11 +245,6 @@ def test_who_asks(chain: list[str], peer: str, visitor: str) -> None:
     """The last address that no trusted proxy has; what a visitor writes before it is nothing."""
     head = read_head(get(*(f"X-Forwarded-For: {each}" for each in chain)))
     assert visitor_address(head, peer, lambda address: address.startswith("10.")) == visitor
-
-
-def test_addresses() -> None:
-    assert str(parse_address("fe80::1%eth0")) == "fe80::1"
-    assert parse_address("a.example") is None
 
 
 # --- responses ----------------------------------------------------------------------------------

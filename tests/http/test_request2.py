@@ -60,6 +60,24 @@ def test_how_a_body_is_framed(
     assert request_head(with_(*fields), ended, LIMITS).framing == framing
 
 
+@pytest.mark.parametrize(
+    ("fields", "ended", "expects"),
+    [
+        ((), False, True),
+        (((b"content-length", b"5"),), False, True),
+        (((b"content-length", b"0"),), False, False),
+        ((), True, False),
+    ],
+)
+def test_whoever_waits_for_100(
+    fields: tuple[tuple[bytes, bytes], ...], ended: bool, expects: bool
+) -> None:
+    """It does wherever a body follows, of a stated length or not; without one it waits for
+    nothing (RFC 9110, 10.1.1)."""
+    head = request_head(with_(*fields, (b"expect", b"100-continue")), ended, LIMITS)
+    assert head.expect_continue is expects
+
+
 BAD: dict[str, list[tuple[bytes, bytes]]] = {
     "no method": with_(method=b"-"),
     "no scheme": with_(scheme=b"-"),

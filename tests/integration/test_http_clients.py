@@ -68,11 +68,12 @@ class Web:
     def authority(self) -> str:
         return self.url.removeprefix("https://")
 
-    def curl(self, *words: str | Path) -> CompletedProcess[bytes]:
+    def curl(self, *words: str | Path, data: bytes | None = None) -> CompletedProcess[bytes]:
         """The name is resolved to this machine, as the public DNS would."""
         done = run(
             *("curl", "-sS", "--noproxy", "*", "--cacert", self.certificate),
             *("--resolve", f"{self.authority}:127.0.0.1", *words),
+            data=data,
         )
         assert done.returncode == 0, done.stderr
         return done
@@ -256,6 +257,31 @@ def test_curl_is_refused_in_the_midst_of_an_upload(lab: Lab, version: str) -> No
     )
     for _ in range(3):
         assert site.curl(*options, f"{site.url}/").stdout.decode() == f"refused {version} 403"
+
+
+@pytest.mark.parametrize("version", ["2", "1.1"])
+def test_curl_waits_for_100_with_a_body_of_unknown_length(lab: Lab, version: str) -> None:
+    """The service is told that it does, and what the service says reaches it."""
+    need("curl")
+    seen: list[tuple[str | None, bytes]] = []
+
+    def handle(connection: socket.socket) -> None:
+        talk = Talk(connection)
+        expects = talk.head()[1].get("expect")
+        talk.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        seen.append((expects, talk.chunks()[0]))
+        talk.send(answer(b"taken"))
+
+    site = web(lab, lab.keep(tcp_server(handle)))
+    done = site.curl(
+        *(f"--http{version}", "--dump-header", "-", "-H", "Expect: 100-continue"),
+        *("--expect100-timeout", str(DEADLINE), "-T", "-", f"{site.url}/"),
+        data=b"said later",
+    )
+    assert seen == [("100-continue", b"said later")]
+    statuses = re.findall(rb"^HTTP/%b (\d+)" % version.encode(), done.stdout, re.MULTILINE)
+    assert statuses == [b"100", b"200"]
+    assert done.stdout.endswith(b"\r\n\r\ntaken")
 
 
 # --- nghttp2 ------------------------------------------------------------------------------

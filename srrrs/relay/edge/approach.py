@@ -82,8 +82,9 @@ class Approach:
     # --- the way ------------------------------------------------------------------------
 
     def _check(self, service: IPublicService) -> None:
-        """Hold the request against the service's policy."""
-        answer = service.gatekeeper.check_request(self.head.fields, self._visitor)  # type: ignore[union-attr]
+        """Hold the request against the service's policy, then go on."""
+        keeper = service.gatekeeper
+        answer = None if keeper is None else keeper.check_request(self.head.fields, self._visitor)
         if answer is None:
             self._open(service)
         elif isinstance(answer, Answer):

@@ -49,20 +49,18 @@ class Closing(Protocol):
             return
         transport = self.transport
         self._unregister()
-        wait = CLOSE_TIMEOUT
-        # Where nothing waits to be sent, nothing has to be waited for.
         drained = getattr(transport, "drained", False)
+        wait = LINGER if drained or short else CLOSE_TIMEOUT
         # TLS reads on by itself until the peer has closed, too, and has no half-close.
         tls = ISSLTransport.providedBy(transport)
         if unread and hasattr(transport, "loseWriteConnection") and not tls:
-            if drained or short:
-                wait = LINGER
-            drained = False
             transport.loseWriteConnection()
             transport.resumeProducing()
         else:
             transport.loseConnection()
-        if not (drained or self._gone):
+            if drained and not tls:
+                return  # Nothing waits to be sent, so nothing has to be waited for.
+        if not self._gone:
             self._deadline = self._clock.callLater(wait, self._expired)
 
     def _abort(self) -> None:

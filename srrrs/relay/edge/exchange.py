@@ -21,15 +21,20 @@ from zope.interface import classImplements
 
 from srrrs.http.errors import BadRequest
 from srrrs.http.forwarding import response_fields, trailer_fields
-from srrrs.http.head import NO_BODY, Framing, Kind, RequestHead, ResponseHead
+from srrrs.http.head import Kind, RequestHead, ResponseHead
 from srrrs.http.writing import encode_chunk, encode_last_chunk, encode_request
 from srrrs.relay.edge import control
 from srrrs.relay.edge.approach import Approach, State
 from srrrs.relay.edge.context import VisitorContext
-from srrrs.relay.edge.interfaces import IExchange, IResponder
+from srrrs.relay.edge.interfaces import IExchange, IPublicService, IResponder
 from srrrs.relay.edge.origin import OriginConnection
 from srrrs.relay.edge.outcomes import NO_ANSWER, PAGES, UNREACHED, Outcome
-from srrrs.relay.edge.pages import RETRY_AFTER, Answer, reason_of
+from srrrs.relay.edge.pages import RETRY_AFTER, Answer
+
+BODY_STEP: Final = 1024
+"""Bytes of a request's body that are to come in :data:`~srrrs.relay.edge.site.BODY_TIMEOUT`: any
+link carries as much, and who sends a byte now and then holds no service's connection by it (Apache
+asks for 500 bytes a second)."""
 
 
 class Exchange(Approach):
@@ -45,6 +50,11 @@ class Exchange(Approach):
     _trailers: Sequence[tuple[bytes, bytes]] = ()
     _limit: int | None = None
     _request_done = False
+    # The visitor is to send it (and does not wait for 100); it may not for the moment; so many
+    # bytes must have come for its time to begin anew.
+    _due = False
+    _full = False
+    _next_step = 0
     # For the log.
     _arrived = 0.0
     _first_byte: float | None = None
@@ -84,19 +94,17 @@ class Exchange(Approach):
             return
         self._asked = service
         self._visitor = context.who(head)
-        self._limit = limit = _least(context.site.limits.body_bytes, service.gatekeeper)
-        if limit is not None and head.framing.length > limit:
-            self._too_large()
-        elif service.gatekeeper is None:
-            self._open(service)
-        else:
-            self._check(service)
+        self._check(service)
 
     def request_data(self, data: bytes) -> None:
         self._received += len(data)
         if self._limit is not None and self._received > self._limit:
             self._too_large()
             return
+        if self._received >= self._next_step:
+            self._next_step = self._received + BODY_STEP
+            self._due = True
+            self._await_body()
         origin = self._origin
         if origin is not None:
             self._pass_on(origin, data)
@@ -107,6 +115,7 @@ class Exchange(Approach):
 
     def request_end(self, trailers: Sequence[tuple[bytes, bytes]]) -> None:
         self._request_done = True
+        self._await_no_body()
         if self.head.framing.kind is Kind.CHUNKED:
             self._trailers = trailers
             if self._origin is not None:
@@ -182,12 +191,24 @@ class Exchange(Approach):
             self._page(PAGES.get(code, NO_ANSWER), closed=text)
 
     def pause_request(self) -> None:
+        self._full = True
+        self._await_no_body()
         self._responder.pause_request()
 
     def resume_request(self) -> None:
+        self._full = False
+        self._await_body()
         self._responder.resume_request()
 
     # --- the request --------------------------------------------------------------------
+
+    def _check(self, service: IPublicService) -> None:
+        limit = _least(self._context.site.limits.body_bytes, service.gatekeeper)
+        self._limit = limit
+        if limit is not None and max(self.head.framing.length, self._received) > limit:
+            self._too_large()
+        else:
+            super()._check(service)
 
     def _send(self, origin: OriginConnection) -> None:
         head, service = self.head, self._service
@@ -197,6 +218,9 @@ class Exchange(Approach):
             fields = service.gatekeeper.rewrite_request(fields)
         self._state = State.ASKED
         self._origin = origin
+        if head.framing.kind is not Kind.NONE and not head.expect_continue:
+            self._due = True
+        self._await_body()
         origin.begin(self, head.method, head.upgrade)
         origin.write(encode_request(head.method, head.target, fields, head.framing, head.upgrade))
         early, self._early = self._early, None
@@ -213,6 +237,24 @@ class Exchange(Approach):
         else:
             origin.write(data)
 
+    def body_overdue(self) -> None:
+        """Too little of the request came in its time."""
+        if not self._responder.may_send():
+            self._await_body()
+            return
+        text = "The request did not arrive in time."
+        self._page((408, "Too slow", text), closed="the request came too slowly")
+
+    def _await_body(self) -> None:
+        """The next step's time begins, where the visitor is to send and may. Once it is answered
+        nobody minds how long a request lasts: it may be one side of a conversation."""
+        if self._due and self._state is State.ASKED and not (self._full or self._request_done):
+            self._context.site.bodies.add(self)
+
+    def _await_no_body(self) -> None:
+        if self._due:
+            self._context.site.bodies.discard(self)
+
     # --- the response -------------------------------------------------------------------
 
     def _interim(self, head: ResponseHead) -> None:
@@ -221,6 +263,9 @@ class Exchange(Approach):
         elif self.head.version != (1, 0) and (head.status != 100 or self.head.expect_continue):
             head.fields = response_fields(head, self.head.host)
             self._responder.interim(head)
+            if head.status == 100:
+                self._due = True
+                self._await_body()
 
     def _switch(self, head: ResponseHead) -> None:
         origin = self._origin
@@ -238,6 +283,7 @@ class Exchange(Approach):
 
     def _tell(self, head: ResponseHead) -> None:
         self._state = State.ANSWERING
+        self._await_no_body()
         self._note(head.status)
         context = self._context
         front = context.site.front
@@ -271,14 +317,8 @@ class Exchange(Approach):
         origin = self._release()
         if origin is not None:
             origin.abort()
-        body = answer.body
-        fields = [(b"date", answer.date()), *answer.fields]
-        framing = Framing(Kind.LENGTH, len(body))
-        if self.head.method == b"HEAD":
-            fields.append((b"content-length", b"%d" % len(body)))
-            framing = NO_BODY
-            body = b""
-        self._tell(ResponseHead(answer.status, reason_of(answer.status), (1, 1), fields, framing))
+        head, body = answer.response(self.head.method)
+        self._tell(head)
         self._sent = len(body)
         responder = self._responder
         self._over(closed)
@@ -302,6 +342,7 @@ class Exchange(Approach):
 
     def _over(self, closed: str) -> None:
         self._state = State.OVER
+        self._await_no_body()
         service = self._service
         self._count_down()
         context = self._context

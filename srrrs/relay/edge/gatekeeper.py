@@ -12,7 +12,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 
-from srrrs.http.forwarding import parse_address
+from srrrs.addresses import parse_address
 from srrrs.http.policy import ALL_ASKS, Edit, Network, Policy, PolicyError, Rate, decode
 from srrrs.net.accept import address_key
 from srrrs.relay.edge.pages import RETRY_AFTER, Answer, Pages
@@ -33,13 +33,11 @@ class PolicyBounds:
     :ivar asks: what agents may ask for; a service that asks for more is refused.
     :ivar deny: networks whose visitors get nowhere.
     :ivar rate: of each visitor's address, at all services together.
-    :ivar max_body: bytes of a request's body.
     """
 
     asks: frozenset[str] = frozenset(ALL_ASKS)
     deny: tuple[Network, ...] = ()
     rate: Rate | None = None
-    max_body: int | None = None
 
 
 class Policies:
@@ -78,9 +76,7 @@ class Policies:
         refused = sorted(policy.asks() - self.bounds.asks)
         if refused:
             raise PolicyError(f"this relay allows no policy of {', '.join(refused)}")
-        bounds = self.bounds
-        bounded = bounds.deny or bounds.rate or (kind == "http" and bounds.max_body is not None)
-        if not policy.asks() and not bounded:
+        if not (policy.asks() or self.bounds.deny or self.bounds.rate):
             return None
         return Gatekeeper(self, policy, name, address)
 
@@ -88,18 +84,15 @@ class Policies:
 class Gatekeeper:
     """The policy of one service. A service without one has ``None`` in its place.
 
-    :ivar max_body: bytes of one request's body (else 413); ``None``: any.
+    :ivar max_body: bytes of one request's body that the policy allows; ``None``: any.
     """
 
     def __init__(self, shared: Policies, policy: Policy, name: str, address: str) -> None:
         self._shared = shared
         self._policy = policy
         self._address = address
-        bounds = shared.bounds
-        # Never more than the relay's.
-        sizes = [each for each in (policy.max_body, bounds.max_body) if each is not None]
-        self.max_body: int | None = min(sizes, default=None)
-        self._lists = bool(policy.allow or policy.deny or bounds.deny)
+        self.max_body = policy.max_body
+        self._lists = bool(policy.allow or policy.deny or shared.bounds.deny)
         self._listed: dict[str, bool] = {}
         # A quoted-string (RFC 9110, 5.6.4) that needs no quoting.
         realm = re.sub(r"[^A-Za-z0-9 ./:_-]", "", name) or "private"

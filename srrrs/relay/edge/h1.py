@@ -380,6 +380,9 @@ class HttpVisitor(Closing):
             self._request_paused = False
             self._pump()
 
+    def may_send(self) -> bool:
+        return True
+
     # --- the end ------------------------------------------------------------------------
 
     def _refuse(self, bad: BadRequest) -> None:

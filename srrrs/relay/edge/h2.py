@@ -30,8 +30,8 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -39,7 +39,7 @@ from zope.interface import implementer
 from srrrs.http.errors import BadRequest
 from srrrs.http.framelengths import FrameLengths
 from srrrs.http.request2 import request_head, trailers
-from srrrs.relay.edge.closing import LINGER
+from srrrs.relay.edge.closing import Closing
 from srrrs.relay.edge.context import VisitorContext
 from srrrs.relay.edge.h2stream import VisitorStream
 from srrrs.relay.edge.patience import Patience
@@ -69,7 +69,7 @@ _EMPTY_DATA: Final = 1.0  # CVE-2019-9518.
 
 
 @implementer(IPushProducer)
-class Http2Visitor(Protocol):
+class Http2Visitor(Closing):
     """The protocol of a visitor's connection, once ALPN or its preface said ``h2``.
 
     :param connection: what is known of it.
@@ -77,9 +77,8 @@ class Http2Visitor(Protocol):
 
     _log = Logger()
 
-    transport: Any
-
     def __init__(self, site: Site, connection: ConnectionInfo) -> None:
+        super().__init__(site.clock)
         self._site = site
         self._info = connection
         self._context = VisitorContext(site, connection)
@@ -102,16 +101,12 @@ class Http2Visitor(Protocol):
         self._drained: dict[int, int] = {}
         # Within dataReceived, whose end writes what there is; within the loop that sends.
         self._receiving = self._sending = False
-        # Nothing more is read, once our GOAWAY said so.
-        self._closing = False
-        self._lost = False
-        self._deadline: IDelayedCall | None = None
 
     # --- the connection -----------------------------------------------------------------
 
     def connectionMade(self) -> None:
         h2, limits = self.h2, self._site.request_limits
-        self.transport.registerProducer(self, True)
+        self._register()
         h2.local_settings = type(h2.local_settings)(
             client=False,
             initial_values={
@@ -128,10 +123,10 @@ class Http2Visitor(Protocol):
         self._write_out()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._closing:
+        if self._ending:
             return
         if not self._lengths.check(data):
-            self._close(ErrorCodes.FRAME_SIZE_ERROR)
+            self._end(ErrorCodes.FRAME_SIZE_ERROR)
             return
         self._receiving = True
         try:
@@ -140,18 +135,16 @@ class Http2Visitor(Protocol):
                     break
         except ProtocolError:
             # hyper-h2 has put the GOAWAY that says why into its output.
-            self._close(None)
+            self._end(None)
         finally:
             self._receiving = False
         self.pump()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._lost = self._closing = True
+        self._gone = self._ending = True
         self._site.heads.discard(self)
         self._site.idle.discard(self)
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._disarm()
         self._end_streams()
         self._context.close()
 
@@ -159,7 +152,7 @@ class Http2Visitor(Protocol):
 
     def head_overdue(self) -> None:
         """Nothing was asked in time."""
-        self._close(ErrorCodes.NO_ERROR)
+        self._end(ErrorCodes.NO_ERROR)
 
     def end_if_idle(self) -> None:
         """Take no more requests where none is under way."""
@@ -167,7 +160,7 @@ class Http2Visitor(Protocol):
 
     def idle_too_long(self) -> None:
         """Nothing was asked for long."""
-        self._close(ErrorCodes.NO_ERROR)
+        self._end(ErrorCodes.NO_ERROR)
 
     # --- producer, for the transport ----------------------------------------------------
 
@@ -189,7 +182,7 @@ class Http2Visitor(Protocol):
 
     def pump(self) -> None:
         """Send what there is, a frame of each stream in turn, as far as the transport takes it."""
-        if self._receiving or self._sending or self._lost:
+        if self._receiving or self._sending or self._gone:
             return
         self._sending = True
         try:
@@ -207,7 +200,7 @@ class Http2Visitor(Protocol):
     def forget(self, stream: VisitorStream) -> None:
         """It has ended."""
         if self._streams.pop(stream.id, None) is not None and not self._streams:
-            if not self._closing:
+            if not self._ending:
                 self._site.idle.add(self)
 
     def drain(self, stream: VisitorStream) -> None:
@@ -221,10 +214,10 @@ class Http2Visitor(Protocol):
         kind = type(event)
         cost = _COSTS.get(kind)
         if cost is not None and not self._patience.spend(cost):
-            self._close(ErrorCodes.ENHANCE_YOUR_CALM)
+            self._end(ErrorCodes.ENHANCE_YOUR_CALM)
         elif kind in _HANDLERS:
             _HANDLERS[kind](self, event)
-        return not self._closing
+        return not self._ending
 
     def _request(self, event: RequestReceived) -> None:
         site = self._site
@@ -244,14 +237,14 @@ class Http2Visitor(Protocol):
             # (RFC 9110, 15.5.20): asked again by a connection of its own, it is served.
             answer = site.pages.page(421, "Wrong connection", "Ask by another connection.")
             self._context.log_refusal(421, len(answer.body), "another host's connection", (2, 0))
-            stream.refuse(answer, head.method != b"HEAD")
+            stream.refuse(answer, head.method)
             return
         stream.begin(self._context, head)
 
     def _data(self, event: DataReceived) -> None:
         size = event.flow_controlled_length
         if not event.data and event.stream_ended is None and not self._patience.spend(_EMPTY_DATA):
-            self._close(ErrorCodes.ENHANCE_YOUR_CALM)
+            self._end(ErrorCodes.ENHANCE_YOUR_CALM)
             return
         stream = self._streams.get(event.stream_id)
         if stream is None:
@@ -309,7 +302,7 @@ class Http2Visitor(Protocol):
     def _terminated(self, event: ConnectionTerminated) -> None:
         """The visitor opens no more streams; those that are open go on."""
         if not self._streams:
-            self._close(None)
+            self._end(None)
 
     def _all_may_go_on(self) -> None:
         for stream in list(self._streams.values()):
@@ -319,7 +312,7 @@ class Http2Visitor(Protocol):
 
     def _write_out(self) -> None:
         data = self.h2.data_to_send()
-        if data and not self._lost:
+        if data and not self._gone:
             self.transport.write(data)
 
     def _end_streams(self) -> None:
@@ -327,27 +320,18 @@ class Http2Visitor(Protocol):
             stream.gone()
         self._ready.clear()
 
-    def _close(self, code: ErrorCodes | None) -> None:
-        """End the connection; ``None``: the GOAWAY is said, or none is due."""
-        if self._closing:
+    def _end(self, code: ErrorCodes | None) -> None:
+        """Read nothing more, and close; ``None``: the GOAWAY is said, or none is due."""
+        if self._ending:
             return
-        self._closing = True
+        self._ending = True
         self._site.heads.discard(self)
         self._site.idle.discard(self)
         if code is not None:
             self.h2.close_connection(code)
         self._end_streams()
         self._write_out()
-        if self._lost:
-            return
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
-        if not self._lost:
-            self._deadline = self._site.clock.callLater(LINGER, self._abort)
-
-    def _abort(self) -> None:
-        self._deadline = None
-        self.transport.abortConnection()
+        self._close(unread=True, short=self._writable)
 
 
 _HANDLERS: Final[dict[type, Callable[[Http2Visitor, Any], None]]] = {

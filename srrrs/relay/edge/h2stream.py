@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from srrrs.http.head import Kind, RequestHead, ResponseHead
 from srrrs.relay.edge.context import VisitorContext
-from srrrs.relay.edge.exchange import Exchange
+from srrrs.relay.edge.exchange import BODY_STEP, Exchange
 from srrrs.relay.edge.interfaces import IResponder
 
 if TYPE_CHECKING:
@@ -85,19 +85,11 @@ class VisitorStream:
         self._exchange = exchange = Exchange(context, self, head)
         exchange.start()
 
-    def refuse(self, answer: Answer, body: bool = True) -> None:
-        """Answer without an exchange.
-
-        :param body: False for the answer to HEAD.
-        """
-        self._head = [
-            (b":status", b"%d" % answer.status),
-            (b"date", answer.date()),
-            *answer.fields,
-            (b"content-length", b"%d" % len(answer.body)),
-        ]
-        if body:
-            self.write(answer.body)
+    def refuse(self, answer: Answer, method: bytes = b"GET") -> None:
+        """Answer a request of that method without an exchange."""
+        head, body = answer.response(method)
+        self.respond(head)
+        self.write(body)
         self.finish(())
 
     # --- from the visitor ---------------------------------------------------------------
@@ -191,6 +183,13 @@ class VisitorStream:
         if size and not self._gone:
             self._credit(size)
             self._visitor.pump()
+
+    def may_send(self) -> bool:
+        # What other requests hold is of the connection's window, which is all requests'.
+        try:
+            return self._visitor.h2.remote_flow_control_window(self.id) >= BODY_STEP
+        except ProtocolError:  # It has ended.
+            return True
 
     # --- sending ------------------------------------------------------------------------
 

@@ -139,6 +139,10 @@ class IResponder(Interface):
     def resume_request() -> None:
         """There is room again."""
 
+    def may_send() -> bool:
+        """Whether the visitor can send more of a request that is not paused: ``False`` while others
+        of its connection hold it up."""
+
 
 class IExchange(Interface):
     """One request and its response, as the visitor's side sees it."""

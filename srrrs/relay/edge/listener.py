@@ -315,7 +315,7 @@ class EdgeConnection(Doorstep):
                     self._edge.gate.handshake, self._counted, lambda: self._agent(who)
                 )
             else:
-                self._end(answer.encode(head.method != b"HEAD"))
+                self._end(answer.encode(head.method))
         elif self._admitted():
             visitor = HttpVisitor(self._site, self.info)
             visitor.begin(reader, head)

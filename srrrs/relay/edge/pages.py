@@ -8,6 +8,9 @@ from html import escape
 from http import HTTPStatus
 from typing import Final
 
+from srrrs.http.head import NO_BODY, Framing, Kind, ResponseHead
+from srrrs.http.writing import encode_response
+
 RETRY_AFTER: Final = ("Retry-After", "5")
 """Seconds after which a visitor may try again (RFC 9110, 10.2.3)."""
 
@@ -48,19 +51,19 @@ class Answer:
         """The value of Date now (RFC 9110, 6.6.1)."""
         return formatdate(usegmt=True).encode()
 
-    def encode(self, body: bool = True) -> bytes:
-        """A whole HTTP/1.1 response, after which the connection closes.
+    def response(self, method: bytes = b"GET") -> tuple[ResponseHead, bytes]:
+        """The head, and what is sent as the body, in answer to a request of that method."""
+        fields = [(b"date", self.date()), *self.fields]
+        body, framing = self.body, Framing(Kind.LENGTH, len(self.body))
+        if method == b"HEAD":
+            fields.append((b"content-length", b"%d" % len(body)))
+            body, framing = b"", NO_BODY
+        return ResponseHead(self.status, reason_of(self.status), (1, 1), fields, framing), body
 
-        :param body: False for the answer to HEAD.
-        """
-        lines = [
-            b"HTTP/1.1 %d %s" % (self.status, reason_of(self.status)),
-            b"date: " + self.date(),
-            *(name + b": " + value for name, value in self.fields),
-            b"content-length: %d" % len(self.body),
-            b"connection: close",
-        ]
-        return b"\r\n".join([*lines, b"", b""]) + (self.body if body else b"")
+    def encode(self, method: bytes = b"GET") -> bytes:
+        """The same as a whole HTTP/1.1 response, after which the connection closes."""
+        head, body = self.response(method)
+        return encode_response(head.status, head.reason, head.fields, head.framing, False) + body
 
 
 _FIELDS: Final = (

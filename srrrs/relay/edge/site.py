@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 
-from srrrs.http.forwarding import parse_address
+from srrrs.addresses import parse_address
 from srrrs.http.head import HeadLimits
 from srrrs.relay.edge.deadlines import Deadlines
 from srrrs.relay.edge.origin import KEPT, LINGER, OriginConnection
@@ -19,6 +19,7 @@ from srrrs.relay.edge.pages import Pages
 
 if TYPE_CHECKING:
     from srrrs.relay.edge.accesslog import AccessLog
+    from srrrs.relay.edge.exchange import Exchange
     from srrrs.relay.edge.front import Front
     from srrrs.relay.edge.interfaces import IPublicService, IRoutes
 
@@ -32,6 +33,9 @@ HEAD_TIMEOUT: Final = 10.0
 """Seconds for a head, unless an option says otherwise."""
 IDLE_TIMEOUT: Final = 75.0
 """Seconds that a kept connection may be idle, unless an option says otherwise (as nginx's)."""
+
+BODY_TIMEOUT: Final = 60.0
+"""Seconds for each step of a request's body (as nginx's ``client_body_timeout``)."""
 
 
 def connection_id() -> str:
@@ -98,6 +102,7 @@ class Site:
     :ivar lingering: such that were closed here, and not yet there.
     :ivar heads: visitors of whom a head, or the rest of a refused body, is due.
     :ivar idle: visitors of whom nothing is due.
+    :ivar bodies: exchanges of whose visitors more of a request is due.
     """
 
     def __init__(
@@ -127,6 +132,7 @@ class Site:
         )
         self.heads: Deadlines[Any] = Deadlines(clock, limits.head_timeout, _head_overdue)
         self.idle: Deadlines[Any] = Deadlines(clock, limits.idle_timeout, _idle_too_long)
+        self.bodies: Deadlines[Exchange] = Deadlines(clock, BODY_TIMEOUT, _body_overdue)
         self.is_trusted = lru_cache(NETWORKS_KEPT)(self._is_trusted)
         # Whether a connection that named the first host to TLS was shown a certificate that is also
         # what the second is served with; None: there is one certificate for all.
@@ -169,12 +175,16 @@ class Site:
 
     def stop(self) -> None:
         """No time is kept any more."""
-        for each in (self.idle_origins, self.lingering, self.heads, self.idle):
+        for each in (self.idle_origins, self.lingering, self.heads, self.idle, self.bodies):
             each.stop()
 
 
 def _head_overdue(visitor: Any) -> None:
     visitor.head_overdue()
+
+
+def _body_overdue(exchange: Exchange) -> None:
+    exchange.body_overdue()
 
 
 def _idle_too_long(visitor: Any) -> None:
