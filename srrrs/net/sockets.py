@@ -8,6 +8,7 @@ import socket
 import sys
 from array import array
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any, Final
 
 from srrrs.net.heartbeat import SILENCE
@@ -21,6 +22,9 @@ KEEPALIVE_PROBES: Final = 3
 MAX_KEEPALIVE: Final = 32767
 """Seconds (Linux, ``MAX_TCP_KEEPIDLE``)."""
 _DEPTH: Final = 8
+_CONGESTION: Final[int | None] = getattr(socket, "TCP_CONGESTION", None)
+_NAME_SIZE: Final = 16
+"""Bytes of a congestion control's name (Linux, ``TCP_CA_NAME_MAX``)."""
 _INET: Final = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -58,6 +62,23 @@ def notice_silence(transport: Any, interval: float) -> None:
     _set(sock, socket.IPPROTO_TCP, "TCP_KEEPINTVL", again)
     _set(sock, socket.IPPROTO_TCP, "TCP_KEEPCNT", KEEPALIVE_PROBES)
     _set(sock, socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", min(round(timeout * 1000), 2**31 - 1))
+
+
+def unpace(transport: Any) -> None:
+    """Have nothing hold back what is sent within this machine, where the system's congestion
+    control paces (BBR, draft-ietf-ccwg-bbr): there is no bottleneck on loopback to be spared, and
+    each message would wait for a timer."""
+    sock = socket_below(transport)
+    if sock is None or sock.family not in _INET or _CONGESTION is None:
+        return
+    try:
+        if not ip_address(sock.getpeername()[0].partition("%")[0]).is_loopback:
+            return
+        if sock.getsockopt(socket.IPPROTO_TCP, _CONGESTION, _NAME_SIZE).startswith(b"bbr"):
+            # Every Linux has this one, and lets anybody choose it.
+            sock.setsockopt(socket.IPPROTO_TCP, _CONGESTION, b"reno")
+    except (OSError, ValueError):
+        pass
 
 
 def is_stranded(transport: Any) -> bool:

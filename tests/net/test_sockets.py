@@ -21,6 +21,7 @@ from srrrs.net.sockets import (
     is_taken,
     notice_silence,
     socket_below,
+    unpace,
 )
 from srrrs.testing import FakeTransport
 from tests.integration.certificates import write_certificate
@@ -238,3 +239,57 @@ def test_what_no_system_can_tell() -> None:
         assert not is_taken(Holder(one))
     assert not is_taken(FakeTransport())
     assert not is_taken(None)
+
+
+def congestion(sock: socket.socket) -> bytes:
+    name = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    return name.rstrip(b"\0")
+
+
+def paced(sock: socket.socket) -> None:
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+    except OSError:
+        pytest.skip("this system has no BBR")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's congestion control")
+class TestPacing:
+    def test_a_loopback_connection_is_not_paced(self) -> None:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.create_connection(listener.getsockname()) as sock,
+        ):
+            paced(sock)
+            unpace(Holder(sock))
+            assert congestion(sock) == b"reno"
+
+    def test_what_does_not_pace_stays_as_the_system_has_it(self) -> None:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.create_connection(listener.getsockname()) as sock,
+        ):
+            before = congestion(sock)
+            if before.startswith(b"bbr"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+                before = b"reno"
+            unpace(Holder(sock))
+            assert congestion(sock) == before
+
+    def test_a_connection_to_elsewhere_is_left_to_the_system(self) -> None:
+        class Elsewhere(socket.socket):
+            def getpeername(self) -> Any:
+                return ("192.0.2.1", 443)
+
+        with Elsewhere() as sock:
+            paced(sock)
+            unpace(Holder(sock))
+            assert congestion(sock) == b"bbr"
+
+    def test_what_is_no_tcp_connection_is_left_alone(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs, socket.socket() as unconnected:
+            for each in (ours, unconnected):
+                unpace(Holder(each))
+        unpace(Holder(unconnected))
+        unpace(None)

@@ -103,6 +103,7 @@ class CarrierBase(QuietProtocol):
         self.send = messages.send  # type: ignore[method-assign]
         self.send_ack = messages.send_ack  # type: ignore[method-assign]
         self._cancel_handshake()
+        sockets.unpace(self.transport)
         self.handshake_over()
         if self._over:
             handler.carrier_lost(*(self._told or (None, "the connection was lost")))
