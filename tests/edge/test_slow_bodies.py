@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from srrrs.protocol.errors import ResetCode
 from srrrs.relay.edge import h2stream
 from srrrs.relay.edge.exchange import BODY_STEP
+from srrrs.relay.edge.h1 import HttpVisitor
 from srrrs.relay.edge.interfaces import ServiceParked
 from srrrs.relay.edge.site import BODY_TIMEOUT
 from srrrs.testing import FakeTransport
@@ -190,3 +191,16 @@ def test_who_is_held_up_by_others_of_its_connection(monkeypatch: pytest.MonkeyPa
     client.transport.peer_reset()
     client.site.stop()
     assert not client.clock.getDelayedCalls()
+
+
+def test_who_is_held_up_does_not_drip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at again later, when it may send."""
+    lab = Lab()
+    visitor = begin(lab, SIZED)
+    with monkeypatch.context() as patch:
+        patch.setattr(HttpVisitor, "may_send", lambda _: False)
+        lab.clock.pump([BODY_TIMEOUT] * 3)
+        assert not said(visitor)
+    lab.clock.advance(BODY_TIMEOUT)
+    assert said(visitor).startswith(b"HTTP/1.1 408 ")
+    leave(lab, visitor)
