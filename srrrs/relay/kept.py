@@ -35,9 +35,9 @@ class KeptNames:
         )
         self._store.run("DELETE FROM kept_names WHERE since <= ?", (now - KEEP_FOR,))
         self._store.run(
-            "DELETE FROM kept_names WHERE token_id = ?1 AND name NOT IN (SELECT name FROM "
-            "kept_names WHERE token_id = ?1 ORDER BY since DESC LIMIT ?2)",
-            (token_id, MOST_KEPT),
+            "DELETE FROM kept_names WHERE token_id = ? AND name NOT IN (SELECT name FROM "
+            "kept_names WHERE token_id = ? ORDER BY since DESC LIMIT ?)",
+            (token_id, token_id, MOST_KEPT),
         )
 
     def check(self, name: str, token_id: str, now: float) -> None:

@@ -164,13 +164,13 @@ class Tokens:
                 raise TokenError(f"token {name!r} has expired: give it a new expiry to renew it")
             until = now + grace
             self._store.run(
-                "UPDATE secrets SET until = min(coalesce(until, ?1), ?1) WHERE token_id = ?2",
-                (until, token.id),
+                "UPDATE secrets SET until = min(coalesce(until, ?), ?) WHERE token_id = ?",
+                (until, until, token.id),
             )
             self._store.run(
-                "DELETE FROM secrets WHERE token_id = ?1 AND number NOT IN "
-                "(SELECT number FROM secrets WHERE token_id = ?1 ORDER BY number DESC LIMIT ?2)",
-                (token.id, MAX_SECRETS - 1),
+                "DELETE FROM secrets WHERE token_id = ? AND number NOT IN "
+                "(SELECT number FROM secrets WHERE token_id = ? ORDER BY number DESC LIMIT ?)",
+                (token.id, token.id, MAX_SECRETS - 1),
             )
             secret = self._add_secret(token.id)
         return _text(token.id, secret)
