@@ -27,7 +27,6 @@ from srrrs.relay.edge.deadlines import Deadlines
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from srrrs.net.channel import Channel
     from srrrs.protocol.stream import StreamHandler
     from srrrs.relay.edge.interfaces import IPublicService
 
@@ -114,11 +113,11 @@ class OriginConnection:
     def __init__(
         self,
         service: IPublicService,
-        channel: Channel,
+        channel: Any,
         reader: ResponseReader,
         lingering: Deadlines[OriginConnection],
     ) -> None:
-        # Whatever has its methods: compiled classes would take no other.
+        # A Channel, or whatever has its methods: compiled classes would take no other.
         stream: Any = channel.stream
         self.service = service
         self.stream = stream
