@@ -27,7 +27,6 @@ COMPILED = [
     "srrrs/http/writing.py",
     "srrrs/net/acks.py",
     "srrrs/net/address.py",
-    "srrrs/net/channel.py",
     "srrrs/net/output.py",
     "srrrs/net/splice.py",
     "srrrs/net/tunnel.py",

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from srrrs.net.accept import AcceptGate
-from srrrs.net.reset import StreamReset
+from srrrs.net.channel import StreamReset
 from srrrs.protocol.errors import Overloaded, ResetCode
 from srrrs.protocol.stream import StreamHandler
 from srrrs.relay.edge.interfaces import IPublicService, IRoutes

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -18,9 +18,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import classImplements
+from zope.interface import implementer
 
-from srrrs.net.reset import StreamReset
 from srrrs.protocol.errors import ResetCode
 
 if TYPE_CHECKING:
@@ -35,7 +34,27 @@ LINGER: Final = 60.0
 _DONE: Final = Failure(ConnectionDone())
 
 
-# Compiled, and so declared to provide its interfaces below.
+class StreamReset(ConnectionLost):
+    """The stream ended by a reset: of the peer, or because its tunnel ended."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(reason or describe(code))
+        self.code = code
+        self.reason = reason or describe(code)
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def describe(code: int) -> str:
+    """A reset code in words."""
+    try:
+        return ResetCode(code).name.lower().replace("_", " ")
+    except ValueError:
+        return f"reset with code {code}"
+
+
+@implementer(ITCPTransport, IConsumer, IPushProducer)
 class Channel:
     """A stream, to the protocol that is attached to it a TCP transport.
 
@@ -47,7 +66,7 @@ class Channel:
     :param visitor: who opened the stream, as :meth:`getPeer` gives it.
     """
 
-    _log: ClassVar = Logger()
+    _log = Logger()
 
     disconnecting = False
 
@@ -90,8 +109,7 @@ class Channel:
         """Give the stream its protocol; what arrived before comes after ``makeConnection``."""
         self.protocol = protocol
         self._half_closeable = IHalfCloseableProtocol.providedBy(protocol)
-        transport: Any = self  # What it provides is declared where mypy does not look.
-        protocol.makeConnection(transport)
+        protocol.makeConnection(self)
         self._deliver_held()
         if self._missed is not None:
             self._finish(self._missed)
@@ -366,6 +384,3 @@ class Channel:
 
     def stopProducing(self) -> None:
         self.loseConnection()
-
-
-classImplements(Channel, ITCPTransport, IConsumer, IPushProducer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from mypy_extensions import mypyc_attr
 from twisted.internet.error import ConnectionDone
@@ -24,6 +24,9 @@ from zope.interface import classImplements
 from srrrs.net.channel import LINGER
 from srrrs.protocol.errors import ResetCode
 
+if TYPE_CHECKING:
+    from srrrs.net.channel import Channel
+
 CLOSE_TIMEOUT: Final = 120.0
 """Seconds that a closed local connection has to take its last bytes before it is aborted."""
 
@@ -38,7 +41,7 @@ class Splice:
     arrives before the connection is there, or while it takes no more, is held here, bounded by the
     stream's window; it is credited to the peer once the connection has taken it.
 
-    :param channel: a ``Channel`` or what has its methods; its stream is the splice's from now on.
+    :param channel: the stream, which from now on is the splice's.
     """
 
     _log: ClassVar = Logger()
@@ -66,7 +69,7 @@ class Splice:
         "transport",
     )
 
-    def __init__(self, channel: Any) -> None:
+    def __init__(self, channel: Channel) -> None:
         stream = channel.stream
         self._stream = stream
         self._clock = channel.clock

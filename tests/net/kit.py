@@ -10,8 +10,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from srrrs.net.channel import Channel
-from srrrs.net.reset import StreamReset
+from srrrs.net.channel import Channel, StreamReset
 from srrrs.net.tunnel import ITunnelHandler, Tunnel, TunnelLost
 from srrrs.protocol.flow import Budget
 from srrrs.protocol.frames import ControlFrame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -9,8 +10,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from zope.interface.verify import verifyObject
 
-from srrrs.net.channel import LINGER, Channel
-from srrrs.net.reset import StreamReset
+from srrrs.net.channel import LINGER, Channel, StreamReset
 from srrrs.protocol.errors import Overloaded, ResetCode, TunnelGone
 from srrrs.protocol.flow import BASE_WINDOW
 from srrrs.protocol.mux import Limits
@@ -58,6 +58,19 @@ def test_interfaces(pair: Pair) -> None:
     assert near.getTcpKeepAlive()
     for interface in (ITCPTransport, IConsumer, IPushProducer):
         verifyObject(interface, near)
+
+
+def test_protocols_of_others_may_keep_things_on_it(pair: Pair) -> None:
+    """As on Twisted's transports: Autobahn's resource sets ``wrappedProtocol``, Conch ``write``."""
+    near, _ = pair.open()
+    transport: Any = near
+    transport.wrappedProtocol = recorder = Recorder()
+    written: list[bytes] = []
+    transport.write = written.append
+    near.write(b"theirs")
+    assert written == [b"theirs"]
+    assert transport.wrappedProtocol is recorder
+    assert weakref.ref(near)() is near
 
 
 def test_bytes_both_ways(pair: Pair) -> None:

@@ -345,7 +345,7 @@ class HttpVisitor(Closing):
         assert reader is not None
         self._unregister()
         counted = self._site.access_log is not None
-        splice: Splice = CountedSplice(origin) if counted else Splice(origin)
+        splice: Splice = CountedSplice(origin) if counted else Splice(origin)  # type: ignore[arg-type]
         self._splice = splice
         splice.makeConnection(transport)
         rest = reader.rest()

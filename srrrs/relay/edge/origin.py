@@ -27,6 +27,7 @@ from srrrs.relay.edge.deadlines import Deadlines
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
+    from srrrs.net.channel import Channel
     from srrrs.protocol.stream import StreamHandler
     from srrrs.relay.edge.interfaces import IPublicService
 
@@ -113,11 +114,11 @@ class OriginConnection:
     def __init__(
         self,
         service: IPublicService,
-        channel: Any,
+        channel: Channel,
         reader: ResponseReader,
         lingering: Deadlines[OriginConnection],
     ) -> None:
-        # A Channel, or whatever has its methods: compiled classes would take no other.
+        # Whatever has its methods: compiled classes would take no other.
         stream: Any = channel.stream
         self.service = service
         self.stream = stream

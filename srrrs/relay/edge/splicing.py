@@ -21,7 +21,7 @@ class CountedSplice(Splice):
 
     def __init__(self, channel: Channel | OriginConnection) -> None:
         self.received = self.sent = 0
-        super().__init__(channel)
+        super().__init__(channel)  # type: ignore[arg-type]
         self.dataReceived = self._count_in
 
     def _count_in(self, data: bytes) -> None:
