@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from zope.interface import implementer
 
+from srrrs.addresses import unmapped
 from srrrs.net.address import is_ip_address
 
 
@@ -26,9 +27,7 @@ def is_loopback(host: str) -> bool:
         return True
     if not is_ip_address(host):
         return False
-    address = ip_address(host)
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
+    return unmapped(ip_address(host)).is_loopback
 
 
 @implementer(IStreamClientEndpoint)

@@ -8,10 +8,10 @@ import socket
 import sys
 from array import array
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any, Final
 
 from srrrs.net.heartbeat import SILENCE
+from srrrs.net.loopback import is_loopback
 
 USER_TIMEOUT: Final = SILENCE
 """Heartbeat intervals for which bytes may stay unacknowledged (RFC 5482)."""
@@ -72,12 +72,12 @@ def unpace(transport: Any) -> None:
     if sock is None or sock.family not in _INET or _CONGESTION is None:
         return
     try:
-        if not ip_address(sock.getpeername()[0].partition("%")[0]).is_loopback:
+        if not is_loopback(sock.getpeername()[0]):
             return
         if sock.getsockopt(socket.IPPROTO_TCP, _CONGESTION, _NAME_SIZE).startswith(b"bbr"):
             # Every Linux has this one, and lets anybody choose it.
             sock.setsockopt(socket.IPPROTO_TCP, _CONGESTION, b"reno")
-    except (OSError, ValueError):
+    except OSError:
         pass
 
 

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -253,28 +254,35 @@ def paced(sock: socket.socket) -> None:
         pytest.skip("this system has no BBR")
 
 
+@pytest.fixture(params=["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def connected(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    """A connection to this machine; the last as a listener of both families has it."""
+    host = request.param
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener, socket.socket(family) as sock:
+        try:
+            listener.bind((host, 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        listener.listen()
+        sock.connect(listener.getsockname())
+        yield sock
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's congestion control")
 class TestPacing:
-    def test_a_loopback_connection_is_not_paced(self) -> None:
-        with (
-            socket.create_server(("127.0.0.1", 0)) as listener,
-            socket.create_connection(listener.getsockname()) as sock,
-        ):
-            paced(sock)
-            unpace(Holder(sock))
-            assert congestion(sock) == b"reno"
+    def test_a_loopback_connection_is_not_paced(self, connected: socket.socket) -> None:
+        paced(connected)
+        unpace(Holder(connected))
+        assert congestion(connected) == b"reno"
 
-    def test_what_does_not_pace_stays_as_the_system_has_it(self) -> None:
-        with (
-            socket.create_server(("127.0.0.1", 0)) as listener,
-            socket.create_connection(listener.getsockname()) as sock,
-        ):
-            before = congestion(sock)
-            if before.startswith(b"bbr"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
-                before = b"reno"
-            unpace(Holder(sock))
-            assert congestion(sock) == before
+    def test_what_does_not_pace_stays_as_the_system_has_it(self, connected: socket.socket) -> None:
+        before = congestion(connected)
+        if before.startswith(b"bbr"):
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+            before = b"reno"
+        unpace(Holder(connected))
+        assert congestion(connected) == before
 
     def test_a_connection_to_elsewhere_is_left_to_the_system(self) -> None:
         class Elsewhere(socket.socket):
