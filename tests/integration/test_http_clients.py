@@ -392,12 +392,7 @@ class Page:
 
     def handle(self, connection: socket.socket) -> None:
         talk = Talk(connection)
-        while True:
-            try:
-                first, fields = talk.head()
-            except AssertionError:
-                return
-            talk.exactly(int(fields.get("content-length", 0)))
+        for first, _, _ in talk.requests():
             path = first.split()[1]
             if path == "/events":
                 self._tell(talk)
@@ -498,16 +493,8 @@ def git_server(root: Path) -> Callable[[socket.socket], None]:
 
     def handle(connection: socket.socket) -> None:
         talk = Talk(connection)
-        while True:
-            try:
-                first, fields = talk.head()
-            except AssertionError:
-                return
-            if "transfer-encoding" in fields:
-                body = talk.chunks()[0]
-            else:
-                body = talk.exactly(int(fields.get("content-length", 0)))
-            talk.send(reply(first, fields, body))
+        for request in talk.requests():
+            talk.send(reply(*request))
 
     return handle
 

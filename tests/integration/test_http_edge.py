@@ -7,7 +7,7 @@ import resource
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -90,6 +90,18 @@ class Talk:
         while (line := self.until(b"\r\n")) != b"\r\n":
             trailers += line
         return body, trailers
+
+    def requests(self) -> Iterator[tuple[str, dict[str, str], bytes]]:
+        """Each one's first line, fields and body, up to the end."""
+        while True:
+            try:
+                first, fields = self.head()
+            except AssertionError:
+                return
+            if "transfer-encoding" in fields:
+                yield first, fields, self.chunks()[0]
+            else:
+                yield first, fields, self.exactly(int(fields.get("content-length", 0)))
 
     def answer(self) -> tuple[int, dict[str, str], bytes]:
         """A response whose body has a length or is chunked."""
@@ -186,11 +198,7 @@ def server(reply: Callable[[str, dict[str, str]], bytes]) -> Callable[[socket.so
 
     def handle(connection: socket.socket) -> None:
         talk = Talk(connection)
-        while True:
-            try:
-                first, fields = talk.head()
-            except AssertionError:
-                return
+        for first, fields, _ in talk.requests():
             talk.send(reply(first, fields))
 
     return handle
