@@ -229,8 +229,9 @@ class Program:
         return status
 
     def open_files(self) -> int:
-        """How many files and sockets it has open."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        """How many files and sockets it has open, without ``/dev/null``: the loop keeps that open
+        from its first transport on, whenever that is."""
+        return sum(name != os.devnull for name in self.files().values())
 
     def connections(self) -> list[str]:
         """Its TCP sockets, listening ones among them."""

@@ -64,7 +64,9 @@ class AcceptingPort(tcp.Port):
         try:
             self._accept_some()
         finally:
-            reactor.begin_together(streams)
+            reactor.beginning = None
+        for stream in streams:
+            stream._read_early()
 
     def _accept_some(self) -> None:
         for _ in range(min(ACCEPT_BATCH, self.numberAccepts)):

@@ -1,4 +1,5 @@
-"""The reactor: Twisted's asyncio reactor on uvloop, with connections on the loop's transports."""
+"""The reactor: Twisted's asyncio reactor on uvloop, with connections on the loop's transports, or,
+while they are new, on none."""
 
 # Twisted does not annotate the classes that this derives from.
 # mypy: disable-error-code="no-untyped-call"
@@ -19,6 +20,7 @@ from twisted.internet.interfaces import IConnector, IProtocol, IProtocolFactory
 from twisted.python import context
 from twisted.python.failure import Failure
 
+from srrrs.net.reactor.direct import AVAILABLE, DirectSet
 from srrrs.net.reactor.link import TCPLink
 from srrrs.net.reactor.listening import TCPPort, UNIXPort
 from srrrs.net.reactor.polling import MOST, Polling
@@ -30,15 +32,16 @@ from srrrs.net.reactor.unix import UNIXConnector, UNIXServer
 
 
 class LoopReactor(SoonReactor):
-    """A reactor whose stream connections are the event loop's own.
+    """A reactor whose stream connections become the event loop's own.
 
     Datagrams, processes, timers, threads and name resolution are those of
     `AsyncioSelectorReactor`.
 
     :ivar loop: the event loop.
     :ivar polling: is told of traffic, and then keeps the loop from sleeping for a moment.
-    :ivar streams: the connections that the loop has.
-    :ivar beginning: collects those that are attached to the loop in one go.
+    :ivar direct: watches the connections that the loop has no transport for; none: all have one.
+    :ivar streams: all connections.
+    :ivar beginning: collects those that are accepted in one go.
     """
 
     def __init__(self, eventloop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -46,6 +49,7 @@ class LoopReactor(SoonReactor):
         # Polling spares nothing where no other processor could do the work meanwhile.
         several = (os.cpu_count() or 1) > 1
         self.polling = Polling(self.loop.call_soon, most=MOST if several else 0.0)
+        self.direct = DirectSet(self.loop) if AVAILABLE else None
         self.streams: set[RawStream] = set()
         self.beginning: list[RawStream] | None = None
         self._dials: list[TCPClient] = []
@@ -111,17 +115,6 @@ class LoopReactor(SoonReactor):
 
     # -- many connections in one turn -----------------------------------------------------------
 
-    def begin_together(self, streams: list[RawStream]) -> None:
-        """Have connections begin that were collected in `beginning`."""
-        self.beginning = None
-        if streams:
-            self.loop.call_soon(self._begin_all, streams)
-
-    def _begin_all(self, streams: list[RawStream]) -> None:
-        for stream in streams:
-            if not stream._reading:
-                stream._begin()
-
     def dial(self, client: TCPClient) -> None:
         """Have a client connect in the next turn."""
         if not self._dials:
@@ -130,13 +123,8 @@ class LoopReactor(SoonReactor):
 
     def _dial_all(self) -> None:
         dials, self._dials = self._dials, []
-        streams: list[RawStream] = []
-        self.beginning = streams
-        try:
-            for client in dials:
-                client._call(client.doConnect)
-        finally:
-            self.begin_together(streams)
+        for client in dials:
+            client._call(client.doConnect)
 
     # -- IReactorTCP ----------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from typing import Any
 from weakref import ref
@@ -14,6 +15,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 
+from srrrs.net.reactor.direct import READ, READS
 from srrrs.net.reactor.sockets import end_socket
 from srrrs.net.reactor.writing import CONNECTION_DONE, WritingStream
 
@@ -38,6 +40,10 @@ class RawStream(WritingStream):
     _tempDataLen = 0
     # The stack of log contexts of the thread that the reactor runs in.
     _contexts: list[Any]
+    # Whether there may be more to read than has been told of.
+    _unread = False
+    # Reads before the loop takes over.
+    _reads_left = READS
     # What attaches it to the loop, and what that waits for.
     _attaching: Coroutine[Any, Any, Any] | None = None
     _attached: Any = None
@@ -64,11 +70,103 @@ class RawStream(WritingStream):
                 self._send_gathered()
             self._gathers = gathers
             self._route()
+            if gathers:
+                self._hand_over()
 
     @protocol.deleter
     def protocol(self) -> None:
         self._protocol_name = self._protocol.__class__.__name__
         del self._protocol
+
+    # -- without the loop's transport ------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Begin on the connected socket.
+
+        :raises Exception: the loop cannot take it.
+        """
+        reactor = self.reactor
+        direct = reactor.direct
+        if direct is None or self._gathers:
+            self._attach()
+            return
+        self._contexts = reactor.contexts
+        reactor.streams.add(self)
+        sock = self.socket
+        if sock.gettimeout() != 0.0:
+            sock.setblocking(False)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._delays = False
+        except OSError:
+            pass  # It is broken already, which shows in time.
+        self._direct = direct
+        self._blocked = False
+        self._send = self._send_early
+        if reactor.beginning is None:
+            self._watch()
+        else:
+            reactor.beginning.append(self)
+
+    def _read_early(self) -> None:
+        """Read what came with a connection, in the same turn: its request often did, and goes on
+        as one message with it then."""
+        if self._reading and self._direct is not None:
+            self._readable(False)
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._direct is not None:
+            try:
+                self._direct.add(self)
+            except OSError:
+                self._hand_over()
+
+    def _readable(self, ended: bool) -> None:
+        """Read what has come.
+
+        :param ended: nothing more is told of: read up to the end, or until there is no more.
+        """
+        sock = self.socket
+        while self._reading:
+            try:
+                data = sock.recv(READ)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._call(self.connectionLost, CONNECTION_LOST)
+                return
+            if not data:
+                self.eof_received()
+                return
+            self._reads_left -= 1
+            self.data_received(data)
+            if self._direct is None:
+                return
+            if not self._reads_left or len(data) == READ:
+                self._hand_over()
+                return
+            if not ended:
+                return
+        self._unread = True
+
+    def _read_on(self) -> None:
+        if self._unread and self._direct is not None:
+            self._unread = False
+            self._readable(True)
+
+    def _hand_over(self) -> None:
+        """Have the loop take over."""
+        direct, self._direct = self._direct, None
+        if direct is None:
+            return
+        self._blocked = True
+        self._send = self._send_many = None
+        direct.remove(self.socket.fileno())
+        try:
+            self._attach()
+        except Exception:
+            self._fail()
 
     # -- the loop's transport arrives -----------------------------------------------------------
 
@@ -80,6 +178,7 @@ class RawStream(WritingStream):
         reactor = self.reactor
         loop = reactor.loop
         self._contexts = reactor.contexts
+        reactor.streams.add(self)
         # The coroutine does its work up to its only await at once: a task would put that off by a
         # turn, and cost twice as much.  It never goes on: where it is closed there, it closes the
         # loop's transport, at once, which nothing else does.
@@ -87,14 +186,10 @@ class RawStream(WritingStream):
         attaching = loop.connect_accepted_socket(ref(self), self.socket)  # type: ignore[type-var]
         self._attached = attaching.send(None)
         self._attaching = attaching
-        reactor.streams.add(self)
         self._delays = False  # The loop has set TCP_NODELAY.
         # In its next turn the loop calls `connection_made`, starts reading, and then, before it
         # polls, calls `_begin`.
-        if reactor.beginning is None:
-            loop.call_soon(self._begin)
-        else:
-            reactor.beginning.append(self)
+        loop.call_soon(self._begin)
 
     def connection_made(self, stream: asyncio.Transport) -> None:
         """Catch up with what was asked for before the loop's transport was there."""
@@ -163,6 +258,8 @@ class RawStream(WritingStream):
             self._reading = True
             if self._stream is not None:
                 self._stream.resume_reading()
+            elif self._unread:
+                self.reactor.loop.call_soon(self._read_on)
 
     def stopReading(self) -> None:
         if self._reading:
@@ -210,6 +307,9 @@ class RawStream(WritingStream):
             return
         self.disconnected = 1
         self.connected = 0
+        direct, self._direct = self._direct, None
+        if direct is not None:
+            direct.forget(sock.fileno())
         self._reading = self._flush_due = False
         closed = self._read_eof and self._writeDisconnected
         producer, self.producer = self.producer, None

@@ -83,7 +83,12 @@ class TCPServer(TCPTransport, tcp.Server):
         self.server = server  # type: ignore[assignment]
         self.client = client
         self.sessionno = sessionno
-        self._attach()
+        if server is None:
+            # An adopted one: others may have it open, too, so that closing it would not take it out
+            # of the set of those that are used directly.
+            self._attach()
+        else:
+            self._start()
         self._reading = True
         self.connected = 1
 
@@ -212,7 +217,7 @@ class TCPClient(TCPTransport, tcp.Client):
             self.failIfNotConnected(error.getConnectError((code, os.strerror(code))))
             return
         # tcp.Client's _connectDone.
-        self._attach()
+        self._start()
         where = self.realAddress
         if len(where) == 2:
             protocol = self.connector.buildProtocol(_ipv4_address(*where))
@@ -228,8 +233,6 @@ class TCPClient(TCPTransport, tcp.Client):
                 self.protocol = protocol
             else:
                 self._protocol = protocol
-                # Before the loop's transport is there: a request has often come meanwhile.
-                self._send = self._send_early
             self._reading = True
             protocol.makeConnection(self)
 

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IProducer, IProt
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
+    from srrrs.net.reactor.direct import DirectSet
     from srrrs.net.reactor.reactor import LoopReactor
 
 # Bytes in one write that pause a streaming producer even when the kernel takes them all.  The loop
@@ -38,8 +39,8 @@ CONNECTION_DONE = Failure(error.ConnectionDone())
 class WritingStream(tcp.Connection):
     """Writes to `_stream`; `RawStream` provides the rest.
 
-    There is no `_stream` while a client connects, and for the turn that the loop takes to hand its
-    transport over.
+    There is no `_stream` while a client connects, while the connection is new (see `direct`), and
+    for the turn that the loop takes to hand its transport over.
     """
 
     reactor: LoopReactor
@@ -48,6 +49,8 @@ class WritingStream(tcp.Connection):
     takes_buffers = True
 
     _stream: asyncio.Transport | None = None
+    # What watches the socket while it is written to, and read, without the loop's transport.
+    _direct: DirectSet | None = None
     # The stream's write and writelines, while nothing has to be done but calling them.
     _send: Any = None
     _send_many: Any = None
@@ -72,6 +75,9 @@ class WritingStream(tcp.Connection):
         raise NotImplementedError
 
     def stopReading(self) -> None:
+        raise NotImplementedError
+
+    def _hand_over(self) -> None:
         raise NotImplementedError
 
     # -- writing --------------------------------------------------------------------------------
@@ -126,7 +132,7 @@ class WritingStream(tcp.Connection):
                 self.startWriting()
 
     def _send_early(self, data: bytes) -> None:
-        # While nothing else has to be done, and there is no transport of the loop's.
+        # While nothing else has to be done, and the loop has no transport.
         try:
             sent = self.socket.send(data)
         except OSError:
@@ -144,9 +150,10 @@ class WritingStream(tcp.Connection):
                 sent = 0
             if sent == len(data):
                 return
-            data = data[sent:]
-            self._gathered = []
-        self._gathered.append(data)
+            self._gathered = [data[sent:]]
+            self._hand_over()
+        else:
+            self._gathered.append(data)
 
     def _send_gathered(self) -> None:
         if self._gathered is not None and self._stream is not None and not self._aborting:
@@ -155,8 +162,9 @@ class WritingStream(tcp.Connection):
 
     def _route(self) -> None:
         """Choose the short way for writes, or the long one."""
+        stream = self._stream
         if (
-            self._stream is None
+            (stream is None and self._direct is None)
             or self._blocked
             or self._gathers
             or self._writeDisconnected
@@ -164,9 +172,10 @@ class WritingStream(tcp.Connection):
             or (self.producer is not None and not self.streamingProducer)
         ):
             self._send = self._send_many = None
+        elif stream is None:
+            self._send, self._send_many = self._send_early, None
         else:
-            self._send = self._stream.write
-            self._send_many = self._stream.writelines
+            self._send, self._send_many = stream.write, stream.writelines
 
     # -- asyncio's flow control -----------------------------------------------------------------
 
@@ -232,6 +241,7 @@ class WritingStream(tcp.Connection):
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         if not streaming:
             self._send = self._send_many = None
+            self._hand_over()
         if self.producer is not None or self.disconnected or not streaming:
             FileDescriptor.registerProducer(self, producer, streaming)
         else:
