@@ -29,6 +29,7 @@ class RelayLimits:
     target_bytes: int = 8 * KIB
     head_timeout: float = 10.0
     idle_timeout: float = 75.0
+    body_timeout: float = 60.0
     requests_per_tunnel: int = 10_240
     frame_bytes: int = MIB
     streams: int = 10_240

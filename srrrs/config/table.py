@@ -146,6 +146,10 @@ RELAY_OPTIONS: Final[tuple[Option, ...]] = (
         "idle-timeout", "That an HTTP visitor's connection may wait for another request.", "75s",
         limit="idle_timeout", most=86_400.0,
     ),
+    _duration(
+        "body-timeout", "For each KiB of an HTTP request's body, until it is answered; 0s: as long "
+        "as it takes.", "60s", limit="body_timeout", least=0.0, most=86_400.0,
+    ),
     _count(
         "max-requests", "HTTP requests under way in one tunnel.", "10240", "requests",
         limit="requests_per_tunnel",

@@ -259,8 +259,9 @@ class Splice:
         self._closing = self._write_done = True
         transport = self.transport
         self._unregister()
-        # Where nothing waits to be sent, nothing has to be waited for.
-        waits = not getattr(transport, "drained", False)
+        # Where nothing waits to be sent, nothing has to be waited for; TLS waits for its peer's
+        # farewell, whatever the transport below says of itself.
+        waits = not (self._can_half_close and getattr(transport, "drained", False))
         transport.loseConnection()
         if waits and not self._gone:
             self._deadline = self._clock.callLater(CLOSE_TIMEOUT, self._expired)

@@ -146,6 +146,7 @@ class Relay(Service):
             target_bytes=limits.target_bytes,
             head_timeout=limits.head_timeout,
             idle_timeout=limits.idle_timeout,
+            body_timeout=limits.body_timeout,
             body_bytes=config.max_body,
         )
         self._site = Site(self._reactor, site_limits, config.trusted_proxies, log, pages)

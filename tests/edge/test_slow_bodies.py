@@ -12,7 +12,7 @@ from srrrs.relay.edge import h2stream
 from srrrs.relay.edge.exchange import BODY_STEP
 from srrrs.relay.edge.h1 import HttpVisitor
 from srrrs.relay.edge.interfaces import ServiceParked
-from srrrs.relay.edge.site import BODY_TIMEOUT
+from srrrs.relay.edge.site import BODY_TIMEOUT, SiteLimits
 from srrrs.testing import FakeTransport
 from tests.edge.h1kit import OK, Lab, split
 from tests.edge.test_exchange import Keeper
@@ -40,7 +40,7 @@ def said(visitor: FakeTransport) -> bytes:
 
 def leave(lab: Lab, visitor: FakeTransport) -> None:
     visitor.peer_reset()
-    assert not len(lab.site.bodies)
+    assert not lab.site.bodies
     lab.assert_nothing_left()
 
 
@@ -115,6 +115,21 @@ def test_who_waits_to_be_let_in_does_not_drip(parked: bool) -> None:
     lab.settle(visitor)
     assert split(visitor.sent)[0] == 408
     leave(lab, visitor)
+
+
+@pytest.mark.parametrize("seconds", [5.0, 0.0])
+def test_how_long_is_an_option(seconds: float) -> None:
+    """Of the relay; 0: a body may take as long as it takes."""
+    lab = Lab(SiteLimits(body_timeout=seconds))
+    visitor = begin(lab, SIZED + b"x")
+    lab.clock.advance(seconds or WAIT)
+    lab.settle(visitor)
+    if seconds:
+        assert split(visitor.sent)[0] == 408
+    else:
+        assert not visitor.sent
+    visitor.peer_reset()
+    lab.assert_nothing_left()
 
 
 @pytest.mark.parametrize("sends", [False, True])

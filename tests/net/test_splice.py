@@ -518,6 +518,20 @@ def test_nothing_waits_for_a_transport_that_has_sent_all() -> None:
     assert rig.over()
 
 
+def test_tls_has_a_deadline_though_all_was_sent() -> None:
+    """The farewell of its peer may never come: the transport below TLS has nothing to tell."""
+    rig = Rig(tls=True)
+    rig.local.drained = True
+    rig.local.receive(b"question")
+    rig.settle()
+    rig.far.loseConnection()
+    rig.pair.settle()
+    deadlines = [call.getTime() - rig.pair.clock.seconds() for call in rig.pair.clock.calls]
+    assert CLOSE_TIMEOUT in deadlines
+    rig.settle()
+    assert rig.over()
+
+
 def test_a_splice_keeps_nothing_alive() -> None:
     """What was joined is gone with its end, without the help of the garbage collector."""
     gc.collect()

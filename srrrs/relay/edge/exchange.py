@@ -32,7 +32,7 @@ from srrrs.relay.edge.outcomes import NO_ANSWER, PAGES, UNREACHED, Outcome
 from srrrs.relay.edge.pages import RETRY_AFTER, Answer
 
 BODY_STEP: Final = 1024
-"""Bytes of a request's body that are to come in :data:`~srrrs.relay.edge.site.BODY_TIMEOUT`: any
+"""Bytes of a request's body that are to come in `SiteLimits.body_timeout` seconds: any
 link carries as much, and who sends a byte now and then holds no service's connection by it (Apache
 asks for 500 bytes a second)."""
 
@@ -249,11 +249,14 @@ class Exchange(Approach):
         """The next step's time begins, where the visitor is to send and may. Once it is answered
         nobody minds how long a request lasts: it may be one side of a conversation."""
         if self._due and self._state is State.ASKED and not (self._full or self._request_done):
-            self._context.site.bodies.add(self)
+            bodies = self._context.site.bodies
+            if bodies is not None:
+                bodies.add(self)
 
     def _await_no_body(self) -> None:
-        if self._due:
-            self._context.site.bodies.discard(self)
+        bodies = self._context.site.bodies
+        if self._due and bodies is not None:
+            bodies.discard(self)
 
     # --- the response -------------------------------------------------------------------
 

@@ -35,7 +35,8 @@ IDLE_TIMEOUT: Final = 75.0
 """Seconds that a kept connection may be idle, unless an option says otherwise (as nginx's)."""
 
 BODY_TIMEOUT: Final = 60.0
-"""Seconds for each step of a request's body (as nginx's ``client_body_timeout``)."""
+"""Seconds for each step of a request's body, unless an option says otherwise (as nginx's
+``client_body_timeout``)."""
 
 
 def connection_id() -> str:
@@ -72,6 +73,7 @@ class SiteLimits:
     :ivar target_bytes: of a request's target (else 414).
     :ivar head_timeout: seconds for a head, from its first byte (else 408).
     :ivar idle_timeout: seconds between two requests of a connection.
+    :ivar body_timeout: seconds for each step of a body, until its answer begins (else 408); 0: any.
     :ivar body_bytes: of one request's body (else 413); ``None``: any.
     """
 
@@ -80,6 +82,7 @@ class SiteLimits:
     target_bytes: int = TARGET_BYTES
     head_timeout: float = HEAD_TIMEOUT
     idle_timeout: float = IDLE_TIMEOUT
+    body_timeout: float = BODY_TIMEOUT
     body_bytes: int | None = None
 
 
@@ -132,7 +135,9 @@ class Site:
         )
         self.heads: Deadlines[Any] = Deadlines(clock, limits.head_timeout, _head_overdue)
         self.idle: Deadlines[Any] = Deadlines(clock, limits.idle_timeout, _idle_too_long)
-        self.bodies: Deadlines[Exchange] = Deadlines(clock, BODY_TIMEOUT, _body_overdue)
+        self.bodies: Deadlines[Exchange] | None = None
+        if limits.body_timeout:
+            self.bodies = Deadlines(clock, limits.body_timeout, _body_overdue)
         self.is_trusted = lru_cache(NETWORKS_KEPT)(self._is_trusted)
         # Whether a connection that named the first host to TLS was shown a certificate that is also
         # what the second is served with; None: there is one certificate for all.
@@ -176,7 +181,8 @@ class Site:
     def stop(self) -> None:
         """No time is kept any more."""
         for each in (self.idle_origins, self.lingering, self.heads, self.idle, self.bodies):
-            each.stop()
+            if each is not None:
+                each.stop()
 
 
 def _head_overdue(visitor: Any) -> None:
