@@ -47,3 +47,13 @@ def test_one_that_ends_may_end_others() -> None:
     waits.stop()
     assert clock.getDelayedCalls() == []
     assert "c" not in waits
+
+
+def test_no_time_is_for_ever() -> None:
+    """Nobody is kept, and no timer runs."""
+    clock, over = Clock(), list[str]()
+    waits: Deadlines[str] = Deadlines(clock, 0.0, over.append)
+    waits.add("a")
+    assert "a" not in waits
+    assert clock.getDelayedCalls() == []
+    waits.discard("a")

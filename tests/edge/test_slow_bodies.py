@@ -40,7 +40,7 @@ def said(visitor: FakeTransport) -> bytes:
 
 def leave(lab: Lab, visitor: FakeTransport) -> None:
     visitor.peer_reset()
-    assert not lab.site.bodies
+    assert not len(lab.site.bodies)
     lab.assert_nothing_left()
 
 
@@ -128,8 +128,7 @@ def test_how_long_is_an_option(seconds: float) -> None:
         assert split(visitor.sent)[0] == 408
     else:
         assert not visitor.sent
-    visitor.peer_reset()
-    lab.assert_nothing_left()
+    leave(lab, visitor)
 
 
 @pytest.mark.parametrize("sends", [False, True])

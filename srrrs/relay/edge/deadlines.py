@@ -11,7 +11,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 class Deadlines(Generic[T]):
-    """Who waits, each for ``seconds`` from when it was added.
+    """Who waits, each for ``seconds`` from when it was added; 0: for ever, so that none is kept.
 
     To add and to discard costs no timer: each looks, when it fires, for whose turn it is next.
 
@@ -36,6 +36,8 @@ class Deadlines(Generic[T]):
 
     def add(self, who: T) -> None:
         """It waits from now on; if it did already, anew."""
+        if not self.seconds:
+            return
         waiting = self._waiting
         waiting.pop(who, None)
         waiting[who] = self._now() + self.seconds

@@ -249,14 +249,11 @@ class Exchange(Approach):
         """The next step's time begins, where the visitor is to send and may. Once it is answered
         nobody minds how long a request lasts: it may be one side of a conversation."""
         if self._due and self._state is State.ASKED and not (self._full or self._request_done):
-            bodies = self._context.site.bodies
-            if bodies is not None:
-                bodies.add(self)
+            self._context.site.bodies.add(self)
 
     def _await_no_body(self) -> None:
-        bodies = self._context.site.bodies
-        if self._due and bodies is not None:
-            bodies.discard(self)
+        if self._due:
+            self._context.site.bodies.discard(self)
 
     # --- the response -------------------------------------------------------------------
 

@@ -135,9 +135,7 @@ class Site:
         )
         self.heads: Deadlines[Any] = Deadlines(clock, limits.head_timeout, _head_overdue)
         self.idle: Deadlines[Any] = Deadlines(clock, limits.idle_timeout, _idle_too_long)
-        self.bodies: Deadlines[Exchange] | None = None
-        if limits.body_timeout:
-            self.bodies = Deadlines(clock, limits.body_timeout, _body_overdue)
+        self.bodies: Deadlines[Exchange] = Deadlines(clock, limits.body_timeout, _body_overdue)
         self.is_trusted = lru_cache(NETWORKS_KEPT)(self._is_trusted)
         # Whether a connection that named the first host to TLS was shown a certificate that is also
         # what the second is served with; None: there is one certificate for all.
@@ -181,8 +179,7 @@ class Site:
     def stop(self) -> None:
         """No time is kept any more."""
         for each in (self.idle_origins, self.lingering, self.heads, self.idle, self.bodies):
-            if each is not None:
-                each.stop()
+            each.stop()
 
 
 def _head_overdue(visitor: Any) -> None:
