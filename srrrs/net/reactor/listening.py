@@ -21,7 +21,6 @@ from srrrs.net.reactor.unix import UNIXServer
 
 if TYPE_CHECKING:
     from srrrs.net.reactor.reactor import LoopReactor
-    from srrrs.net.reactor.stream import RawStream
 
 log = Logger()
 
@@ -58,24 +57,18 @@ class AcceptingPort(tcp.Port):
         super().stopReading()
 
     def doRead(self) -> None:
-        reactor = self.reactor
-        streams: list[RawStream] = []
-        reactor.beginning = streams
-        try:
-            self._accept_some()
-        finally:
-            reactor.beginning = None
-        for stream in streams:
-            stream._read_early()
+        self._accept_some()
 
-    def _accept_some(self) -> None:
+    def _accept_some(self) -> list[Any]:
+        """Accept what waits; the transports of those that are served."""
+        transports: list[Any] = []
         for _ in range(min(ACCEPT_BATCH, self.numberAccepts)):
             if not self._accepting or self._pause is not None:
-                return
+                break
             try:
                 skt, addr = accept(self.socket, self.addressFamily)
             except BlockingIOError:
-                return
+                break
             except OSError as e:
                 if e.errno in _SKIPPED:
                     continue
@@ -83,13 +76,17 @@ class AcceptingPort(tcp.Port):
                     self._pause_accepting(e)
                 else:
                     log.failure("Could not accept on {port!r}", port=self)
-                return
+                break
             try:
-                self._serve(skt, addr)
+                transport = self._serve(skt, addr)
             except Exception:
                 log.failure("Unhandled error while accepting on {port!r}", port=self)
+            else:
+                if transport is not None:
+                    transports.append(transport)
+        return transports
 
-    def _serve(self, skt: socket.socket, addr: Any) -> None:
+    def _serve(self, skt: socket.socket, addr: Any) -> Any:
         assert self.factory is not None
         try:
             if self.addressFamily == socket.AF_INET6 and addr[3]:
@@ -102,7 +99,7 @@ class AcceptingPort(tcp.Port):
             raise
         if protocol is None:
             skt.close()
-            return
+            return None
         session = self.sessionno
         self.sessionno = session + 1
         transport = self.transport(skt, protocol, addr, self, session, self.reactor)
@@ -112,6 +109,7 @@ class AcceptingPort(tcp.Port):
             failure = Failure()
             log.failure("Unhandled error in {transport!r}", failure, transport=transport)
             transport.connectionLost(failure)
+        return transport
 
     def _pause_accepting(self, reason: OSError) -> None:
         super().stopReading()
@@ -147,6 +145,11 @@ class TCPPort(AcceptingPort):
     """A TCP port."""
 
     transport = TCPServer  # type: ignore[assignment]
+
+    def doRead(self) -> None:
+        # At the end of all: what follows a connection has had time to come then.
+        for transport in self._accept_some():
+            transport._read_early()
 
     def _buildAddr(self, addr: Any) -> Any:
         return ipv4_address(*addr) if len(addr) == 2 else super()._buildAddr(addr)

@@ -41,7 +41,6 @@ class LoopReactor(SoonReactor):
     :ivar polling: is told of traffic, and then keeps the loop from sleeping for a moment.
     :ivar direct: watches the connections that the loop has no transport for; none: all have one.
     :ivar streams: all connections.
-    :ivar beginning: collects those that are accepted in one go.
     """
 
     def __init__(self, eventloop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -51,7 +50,6 @@ class LoopReactor(SoonReactor):
         self.polling = Polling(self.loop.call_soon, most=MOST if several else 0.0)
         self.direct = DirectSet(self.loop) if AVAILABLE else None
         self.streams: set[RawStream] = set()
-        self.beginning: list[RawStream] | None = None
         self._dials: list[TCPClient] = []
         # The stack of log contexts of the thread that the reactor runs in.
         self.contexts = context.theContextTracker.currentContext().contexts

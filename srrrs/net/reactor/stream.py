@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from twisted.internet import error
@@ -18,6 +17,9 @@ from twisted.python.log import ILogContext
 from srrrs.net.reactor.direct import READ, READS
 from srrrs.net.reactor.sockets import end_socket
 from srrrs.net.reactor.writing import CONNECTION_DONE, WritingStream
+
+if TYPE_CHECKING:
+    from srrrs.net.reactor.direct import DirectSet
 
 log = Logger()
 
@@ -80,33 +82,27 @@ class RawStream(WritingStream):
 
     # -- without the loop's transport ------------------------------------------------------------
 
-    def _start(self) -> None:
+    def _start(self, direct: DirectSet | None) -> None:
         """Begin on the connected socket.
 
+        :param direct: is to watch it, once `_watch` is called; none: the loop takes it at once.
         :raises Exception: the loop cannot take it.
         """
         reactor = self.reactor
-        direct = reactor.direct
+        self._contexts = reactor.contexts
+        reactor.streams.add(self)
         if direct is None or self._gathers:
             self._attach()
             return
-        self._contexts = reactor.contexts
-        reactor.streams.add(self)
-        sock = self.socket
-        if sock.gettimeout() != 0.0:
-            sock.setblocking(False)
+        if self.socket.gettimeout() != 0.0:
+            self.socket.setblocking(False)
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._delays = False
+            self.setTcpNoDelay(True)
         except OSError:
             pass  # It is broken already, which shows in time.
         self._direct = direct
         self._blocked = False
         self._send = self._send_early
-        if reactor.beginning is None:
-            self._watch()
-        else:
-            reactor.beginning.append(self)
 
     def _read_early(self) -> None:
         """Read what came with a connection, in the same turn: its request often did, and goes on
@@ -116,6 +112,7 @@ class RawStream(WritingStream):
         self._watch()
 
     def _watch(self) -> None:
+        """Have it told what comes from now on."""
         if self._direct is not None:
             try:
                 self._direct.add(self)
@@ -175,10 +172,7 @@ class RawStream(WritingStream):
 
         :raises Exception: the loop cannot take it.
         """
-        reactor = self.reactor
-        loop = reactor.loop
-        self._contexts = reactor.contexts
-        reactor.streams.add(self)
+        loop = self.reactor.loop
         # The coroutine does its work up to its only await at once: a task would put that off by a
         # turn, and cost twice as much.  It never goes on: where it is closed there, it closes the
         # loop's transport, at once, which nothing else does.

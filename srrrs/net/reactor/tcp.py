@@ -86,9 +86,10 @@ class TCPServer(TCPTransport, tcp.Server):
         if server is None:
             # An adopted one: others may have it open, too, so that closing it would not take it out
             # of the set of those that are used directly.
-            self._attach()
+            self._start(None)
         else:
-            self._start()
+            # The port, which has more to accept, goes on with it.
+            self._start(reactor.direct)
         self._reading = True
         self.connected = 1
 
@@ -217,7 +218,8 @@ class TCPClient(TCPTransport, tcp.Client):
             self.failIfNotConnected(error.getConnectError((code, os.strerror(code))))
             return
         # tcp.Client's _connectDone.
-        self._start()
+        self._start(self.reactor.direct)
+        self._watch()
         where = self.realAddress
         if len(where) == 2:
             protocol = self.connector.buildProtocol(_ipv4_address(*where))

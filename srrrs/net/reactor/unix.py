@@ -121,7 +121,7 @@ class _Becoming(FileDescriptor):
             self._gathered = waiting
             self._flush_due = True
         self._reading = reading
-        self._attach()
+        self._start(None)
         self.protocol = protocol
 
     def _ancillaryLevelSOLSOCKETTypeSCMRIGHTS(self: Any, data: bytes) -> None:
