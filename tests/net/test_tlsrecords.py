@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from srrrs.net.openssl import GROUP, INPUT, RECORD
 from srrrs.net.tlsclient import client_connection_creator
 from srrrs.net.tlsrecords import TOGETHER, BatchedTLS, tls_factory
+from tests.kit import Producer
 from tests.net.test_openssl import KINDS, Kind, identity
 
 HEADER = 5
@@ -24,14 +25,14 @@ ADDED = 17
 """Bytes in a TLS 1.3 record that are not payload: its type, and AES-GCM's tag."""
 
 
-class Told(Protocol):
+class Told(Protocol, Producer):
     """Notes what it is told."""
 
     def __init__(self, early: bytes = b"") -> None:
+        super().__init__()
         self.early = early
         self.pieces: list[bytes] = []
         self.ended: Failure | None = None
-        self.calls: list[str] = []
         self.on_data: Callable[[], None] | None = None
 
     def connectionMade(self) -> None:
@@ -49,15 +50,6 @@ class Told(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.ended = reason
-
-    def pauseProducing(self) -> None:
-        self.calls.append("pause")
-
-    def resumeProducing(self) -> None:
-        self.calls.append("resume")
-
-    def stopProducing(self) -> None:
-        self.calls.append("stop")
 
     @property
     def data(self) -> bytes:

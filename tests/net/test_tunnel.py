@@ -18,6 +18,7 @@ from srrrs.protocol.inflight import OPENING
 from srrrs.protocol.mux import Limits
 from srrrs.protocol.session import ACK_LATE, ACK_SOON
 from srrrs.testing import HalfCloseRecorder
+from tests.kit import Producer
 from tests.net.kit import HEARTBEAT, Pair, reset_code
 
 
@@ -370,30 +371,19 @@ def test_a_full_carrier_stops_the_tunnel_not_the_reader() -> None:
 
 def test_a_full_carrier_pauses_the_writers() -> None:
     """Backpressure: the carrier's reaches whoever writes on a stream, and goes again."""
-    calls: list[str] = []
-
-    class Writer:
-        def pauseProducing(self) -> None:
-            calls.append("pause")
-
-        def resumeProducing(self) -> None:
-            calls.append("resume")
-
-        def stopProducing(self) -> None:
-            calls.append("stop")
-
+    writer = Producer()
     pair = Pair(Limits(stream_queue=4096), carrier_buffer=1000)
     near, _a, _far, b = pair.joined()
     pair.settle()
-    near.registerProducer(Writer(), True)
+    near.registerProducer(writer, True)
     near.write(b"x" * 2000)
     pair.turn()
     for _ in range(4):
         near.write(b"y" * 2000)
         pair.turn()
-    assert calls == ["pause"]
+    assert writer.calls == ["pause"]
     pair.settle()
-    assert calls == ["pause", "resume"]
+    assert writer.calls == ["pause", "resume"]
     assert len(b.data) == 10_000
     near.unregisterProducer()
 

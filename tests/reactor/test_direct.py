@@ -11,6 +11,7 @@ import pytest_twisted
 from twisted.internet import error
 
 from srrrs.net.reactor import direct
+from tests.kit import Producer
 from tests.reactor.kit import (
     HalfCloser,
     Pair,
@@ -42,6 +43,13 @@ async def accepted(reactor: Any, make: Any = Recorder) -> tuple[Any, socket.sock
     served = await until(reactor, lambda: factory.protocols and factory.protocols[0])
     await turns(reactor)
     return port, client, served
+
+
+async def over(port: Any, client: socket.socket, served: Any) -> None:
+    """Once the protocol has lost its connection."""
+    await served.lost
+    client.close()
+    await port.stopListening()
 
 
 @ensure
@@ -114,30 +122,12 @@ async def test_the_end_comes_with_the_last_words(loop_reactor: Any) -> None:
     await turns(loop_reactor)
     assert served.events == ["made", "data", "read lost", "next turn"]
     served.transport.loseConnection()
-    await served.lost
-    client.close()
-    await port.stopListening()
+    await over(port, client, served)
 
 
 @ensure
 async def test_the_loop_takes_over_what_does_not_fit(loop_reactor: Any) -> None:
     """What the kernel does not take makes the loop take over, in order, the producer paused."""
-
-    class Producer:
-        calls: list[str]
-
-        def __init__(self) -> None:
-            self.calls = []
-
-        def pauseProducing(self) -> None:
-            self.calls.append("pause")
-
-        def resumeProducing(self) -> None:
-            self.calls.append("resume")
-
-        def stopProducing(self) -> None:
-            self.calls.append("stop")
-
     port, client, served = await accepted(loop_reactor)
     producer = Producer()
     served.transport.registerProducer(producer, True)
@@ -165,9 +155,7 @@ async def test_the_loop_takes_over_what_does_not_fit(loop_reactor: Any) -> None:
     await until(loop_reactor, lambda: producer.calls == ["pause", "resume"])
     served.transport.unregisterProducer()
     served.transport.loseConnection()
-    await served.lost
-    client.close()
-    await port.stopListening()
+    await over(port, client, served)
 
 
 @ensure
@@ -230,9 +218,7 @@ async def test_pausing_loses_nothing(loop_reactor: Any, end: str) -> None:
     else:
         await served.received(9)
     served.transport.abortConnection()
-    await served.lost
-    client.close()
-    await port.stopListening()
+    await over(port, client, served)
 
 
 @ensure
