@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import ref
 
 from twisted.internet import error
@@ -14,12 +14,9 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 
-from srrrs.net.reactor.direct import READ, READS
+from srrrs.net.reactor.direct import READ, READS, DirectSet
 from srrrs.net.reactor.sockets import end_socket
 from srrrs.net.reactor.writing import CONNECTION_DONE, WritingStream
-
-if TYPE_CHECKING:
-    from srrrs.net.reactor.direct import DirectSet
 
 log = Logger()
 
