@@ -28,6 +28,7 @@ COMPILED = [
     "srrrs/net/acks.py",
     "srrrs/net/address.py",
     "srrrs/net/output.py",
+    "srrrs/net/reactor/polling.py",
     "srrrs/net/splice.py",
     "srrrs/net/tunnel.py",
     "srrrs/net/websocket/binary.py",

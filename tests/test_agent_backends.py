@@ -65,6 +65,9 @@ class Pair:
     def output_ready(self) -> None:
         pass
 
+    def passed_on(self) -> None:
+        pass
+
     # The visitor's handler
     def data_received(self, data: bytes) -> None:
         self.received += data

@@ -1,4 +1,9 @@
-"""What a tunnel sends, and when: once a reactor turn, as much as may be under way."""
+"""What a tunnel sends, and when: once a reactor turn, as much as may be under way.
+
+A turn that reads many connections sends in parts, along the way. One message for all of them would
+have the peer wait while they are read, and then this end while the peer reads as many answers: all
+requests would go around together, with one processor at work at a time.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +24,11 @@ MESSAGE: Final = 512 * 1024
 """Bytes of session that one message carries at about the most."""
 MESSAGES_A_TURN: Final = 4
 """Messages sent before the reactor gets to serve others."""
+FIRST_PART: Final = 8
+"""Connections read in a turn after which the first part of its output goes, at the least."""
+PART: Final = 4
+"""The first part is this fraction of the last turn; each further one is twice the one before, so
+that a turn has few, however many connections there are."""
 
 
 class Output:
@@ -50,6 +60,10 @@ class Output:
         # None: nothing is acknowledged, so nothing is known.
         self._inflight: InFlight | None = None
         self._writable = False
+        self._sending = False
+        # Connections read in this turn: since its last part, and before; those that make the next.
+        self._read = self._read_before = 0
+        self._enough = FIRST_PART
         # Whether as much is under way as may be: the next acknowledgement goes on.
         self._full = False
         self._call: Pending | None = None
@@ -83,10 +97,20 @@ class Output:
             self._acks.flush()
 
     def ready(self) -> None:
-        """There is something to send: a whole turn's frames travel as one message."""
+        """There is something to send: a turn's frames travel as one message, or few."""
         if self._call is None and self._writable:
             self._call = self._next_turn(self._turn)
             self._acks.output_comes = True
+
+    def passed_on(self) -> None:
+        """A connection was read. What came together so far is sent, once it is a part."""
+        self._read += 1
+        if self._read == self._enough:
+            self._read_before += self._read
+            self._read = 0
+            self._enough *= 2
+            if self._call is not None and not self._sending:
+                self._flush_safely()
 
     def acknowledged(self, count: int, now: float) -> None:
         """The peer has parsed ``count`` bytes of the session, which knows of it."""
@@ -115,7 +139,12 @@ class Output:
     def _turn(self) -> None:
         self._call = None
         self._acks.output_comes = False
+        self._enough = max(FIRST_PART, (self._read_before + self._read) // PART)
+        self._read = self._read_before = 0
         self._traffic()
+        self._flush_safely()
+
+    def _flush_safely(self) -> None:
         try:
             self._flush()
             self._acks.flush()
@@ -124,6 +153,14 @@ class Output:
             self._failed()
 
     def _flush(self) -> None:
+        # What is called from here may let connections go on, and so be told of more.
+        self._sending = True
+        try:
+            self._send()
+        finally:
+            self._sending = False
+
+    def _send(self) -> None:
         session, mux = self._session, self._mux
         self._full = False
         for _ in range(MESSAGES_A_TURN):

@@ -75,7 +75,7 @@ class Splice:
         self._clock = channel.clock
         self.transport: Any = None
         # From the local connection straight to the stream, which takes nothing once finished.
-        self.dataReceived = stream.write
+        self.dataReceived = stream.pass_on
         # Whether the connection was given bytes of the stream.
         self.delivered = False
         # The stream: its FIN came, ours went out, it is over (with a reset's code, or None).

@@ -257,6 +257,9 @@ class Tunnel(MuxHandler):
     def output_ready(self) -> None:
         self._output.ready()
 
+    def passed_on(self) -> None:
+        self._output.passed_on()
+
     # --- the lifecycle ------------------------------------------------------------------
 
     def _input(self, event: Input, detail: Any) -> None:

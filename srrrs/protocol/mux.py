@@ -88,6 +88,10 @@ class MuxHandler(Protocol):
     def output_ready(self) -> None:
         """There is something for :meth:`Multiplexer.take`, where there was nothing before."""
 
+    def passed_on(self) -> None:
+        """A stream was written to by the reading of a connection (:meth:`Stream.pass_on`): this is
+        where :meth:`Multiplexer.take` may be called before the turn's end."""
+
 
 class Multiplexer(FrameHandler):
     """One end's streams.
@@ -289,6 +293,10 @@ class Multiplexer(FrameHandler):
         self._scheduler.activate(stream)
         if not self._announced:
             self._announce()
+
+    def passed_on(self) -> None:
+        """A connection was read, and its stream written to (called by it)."""
+        self._handler.passed_on()
 
     def grant(self, stream: Stream, credit: int) -> None:
         """Grant the peer more bytes on a stream (called by it)."""

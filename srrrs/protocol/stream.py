@@ -169,6 +169,15 @@ class Stream:
             if self.credit and not self.active:
                 self._mux.activate(self)
 
+    def pass_on(self, data: bytes) -> None:
+        """As :meth:`write`, of what a connection was just read: called by nobody else.
+
+        From here a part of the turn's output may be sent at once, so that all that comes of that,
+        on other streams too, happens within.
+        """
+        self.write(data)
+        self._mux.passed_on()
+
     def finish(self) -> None:
         """Half-close: FIN after what is queued."""
         if self.state is not _CLOSED and not self.fin_queued:

@@ -80,6 +80,9 @@ class Side:
     def output_ready(self) -> None:
         self.ready += 1
 
+    def passed_on(self) -> None:
+        pass
+
     def open(self, service_id: int = 1, stalled: bool = False) -> End:
         stream = self.mux.open(service_id, "203.0.113.9 4711")
         end = self.ends[stream.id] = End(stream, stalled)

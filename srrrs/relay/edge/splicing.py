@@ -26,7 +26,7 @@ class CountedSplice(Splice):
 
     def _count_in(self, data: bytes) -> None:
         self.received += len(data)
-        self._stream.write(data)
+        self._stream.pass_on(data)
 
     def data_received(self, data: bytes) -> None:
         self.sent += len(data)
