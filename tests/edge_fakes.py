@@ -91,6 +91,9 @@ class FakeChannel(FakeTransport):
 
     # --- what a stream does -------------------------------------------------------------
 
+    def pass_on(self, data: bytes) -> None:
+        self.write(data)
+
     def consumed(self, size: int, now: float | None = None) -> None:
         self.credited += size
 
