@@ -1,4 +1,4 @@
-"""``python -m bench compare | http | scale | profile | link``."""
+"""``python -m bench compare | alternate | http | scale | profile | link``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import compare, http, link, profile, scale
+from bench import alternate, compare, http, link, profile, scale
 from bench.measure import BenchError
 from bench.netns import Shape
 from bench.peers import PLAIN, TLS
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _compare_options(commands.add_parser("compare", help="srrrs beside other tunnels"))
+    _alternate_options(commands.add_parser("alternate", help="requests, in turns of an instant"))
     _http_options(commands.add_parser("http", help="by host name, beside other HTTP edges"))
     _scale_options(commands.add_parser("scale", help="very many agents, very many streams"))
     _profile_options(commands.add_parser("profile", help="where the time goes"))
@@ -72,6 +73,23 @@ def _compare(options: argparse.Namespace) -> int:
         options.svg.write_text(draw(result))
     missing = [table.mode for table in result.tables if compare.OURS not in table.samples]
     return 1 if missing else 0
+
+
+def _alternate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, default=60.0, help="in all; default: 60")
+    parser.add_argument("--slot", type=float, default=0.15, help="seconds; default: 0.15")
+    parser.add_argument("--connections", type=int, default=32, help="default: 32")
+    parser.add_argument("--peers", nargs="+", metavar="NAME", help="default: all that are found")
+    parser.add_argument("--tls", action="store_true", help="over TLS")
+    parser.set_defaults(run=_alternate)
+
+
+def _alternate(options: argparse.Namespace) -> int:
+    plan = alternate.Plan(
+        options.seconds, options.slot, options.connections, options.peers, options.tls
+    )
+    print(alternate.render(alternate.alternate(plan)))
+    return 0
 
 
 def _http_options(parser: argparse.ArgumentParser) -> None:

@@ -259,7 +259,7 @@ class LoadWatch:
 
     def __init__(self) -> None:
         self._before = os.getloadavg()[0]
-        self._busy, self._all = _machine_ticks()
+        self._busy, self._all = machine_ticks()
         self._ours = self._own()
 
     @staticmethod
@@ -269,14 +269,15 @@ class LoadWatch:
 
     def result(self) -> MachineLoad:
         """Since it was made. Children count once they have ended."""
-        busy, total = _machine_ticks()
+        busy, total = machine_ticks()
         ours = (self._own() - self._ours) * _TICKS
         spent = max(1, total - self._all)
         others = max(0.0, busy - self._busy - ours) / spent
         return MachineLoad(os.cpu_count() or 1, self._before, others)
 
 
-def _machine_ticks() -> tuple[int, int]:
+def machine_ticks() -> tuple[int, int]:
+    """Of all processors since the machine began: those that were used, and all."""
     fields = [int(each) for each in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
     idle = fields[3] + fields[4]
     return sum(fields) - idle, sum(fields)

@@ -53,3 +53,17 @@ def test_quick_requests_by_name_give_figures(tmp_path: Path) -> None:
     found = json.loads(figures.read_text())["srrrs"]
     assert found["slow alive"] == 50
     assert found["errors beside slow"] == found["conn errors"] == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_requests_in_alternation_give_a_table() -> None:
+    """``python -m bench alternate`` stops and continues its clients, and counts what they read."""
+    if not (shutil.which("wrk") and shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")):
+        pytest.skip("wrk or nginx is not installed")
+    words = [sys.executable, "-m", "bench", "alternate", "--seconds", "0.5", "--slot", "0.1"]
+    words += ["--connections", "4", "--peers", "srrrs"]
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| srrrs |" in done.stdout
