@@ -7,7 +7,6 @@ while they are new, on none."""
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +23,7 @@ from srrrs.net.reactor.direct import AVAILABLE, DirectSet
 from srrrs.net.reactor.link import TCPLink
 from srrrs.net.reactor.listening import TCPPort, UNIXPort
 from srrrs.net.reactor.polling import MOST, Polling
+from srrrs.net.reactor.processors import processors
 from srrrs.net.reactor.signals import ChildSignalHandling
 from srrrs.net.reactor.soon import SoonReactor
 from srrrs.net.reactor.stream import RawStream
@@ -45,9 +45,9 @@ class LoopReactor(SoonReactor):
 
     def __init__(self, eventloop: asyncio.AbstractEventLoop | None = None) -> None:
         self.loop = uvloop.new_event_loop() if eventloop is None else eventloop
-        # Polling spares nothing where no other processor could do the work meanwhile.
-        several = (os.cpu_count() or 1) > 1
-        self.polling = Polling(self.loop.call_soon, most=MOST if several else 0.0)
+        # Polling spares nothing where no other processor could do the work meanwhile; where there
+        # is a quota, it would use up the work's.
+        self.polling = Polling(self.loop.call_soon, most=MOST if processors() >= 2 else 0.0)
         self.direct = DirectSet(self.loop) if AVAILABLE else None
         self.streams: set[RawStream] = set()
         self._dials: list[TCPClient] = []
