@@ -89,12 +89,13 @@ def alternate(plan: Plan) -> list[Standing]:
         web = start_web(local)
         standing = []
         for peer in choose(plan.peers, TLS if plan.tls else PLAIN):
-            published = peer.start(tunnels, [web], plan.tls)
+            published = peer.start(tunnels, [web, web], plan.tls)
             url = f"http://{LOOPBACK}:{published.ports[0]}/"
-            words = [wrk, "-t1", f"-c{plan.connections}", "-d3600s", "--timeout", "3600s", url]
+            words = [wrk, "-t1", f"-c{plan.connections}", "-d3600s", url]
             pids = [each for program in published.programs for each in processes(program.pid)]
             each = Standing(peer.name, clients.start(words), pids)
             time.sleep(BEGIN)
+            each.client.check()
             each.client.send(signal.SIGSTOP)
             standing.append(each)
         answer = _answer(web)
